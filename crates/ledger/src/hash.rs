@@ -1,0 +1,148 @@
+//! The hash of an entry: SHA-256 of its line.
+//!
+//! This module knows nothing of what a line says; see `entry` and docs/format.md, section 1.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of an entry's line. Ordered by its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// What `prev` says in the first entry of a chain: 32 zero bytes.
+    pub const GENESIS: Hash = Hash([0; 32]);
+
+    /// Hashes a line, given without a line feed at its end.
+    pub fn of(line: &[u8]) -> Hash {
+        Hash(Sha256::digest(line).into())
+    }
+
+    /// The 32 bytes of the hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Appends the 64 lower-case hex digits of the hash.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        out.extend_from_slice(&text);
+    }
+}
+
+/// The text or the bytes are not a hash.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseHashError {
+    /// The text is not 64 lower-case hex digits.
+    #[error("a hash is 64 lower-case hex digits")]
+    Text,
+    /// There are not 32 bytes, but as many as said here.
+    #[error("a hash has 32 bytes, not {0}")]
+    Length(usize),
+}
+
+impl From<[u8; 32]> for Hash {
+    fn from(bytes: [u8; 32]) -> Hash {
+        Hash(bytes)
+    }
+}
+
+impl TryFrom<&[u8]> for Hash {
+    type Error = ParseHashError;
+
+    /// Takes exactly 32 bytes; any other number is [`ParseHashError::Length`].
+    fn try_from(bytes: &[u8]) -> Result<Hash, ParseHashError> {
+        bytes
+            .try_into()
+            .map(Hash)
+            .map_err(|_| ParseHashError::Length(bytes.len()))
+    }
+}
+
+impl FromStr for Hash {
+    type Err = ParseHashError;
+
+    /// Takes exactly what `Display` writes: 64 lower-case hex digits; all else is [`ParseHashError::Text`].
+    fn from_str(text: &str) -> Result<Hash, ParseHashError> {
+        let text: &[u8; 64] = text.as_bytes().try_into().map_err(|_| ParseHashError::Text)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Hash(bytes))
+    }
+}
+
+/// The value of a hex digit. Capitals are refused: with them one hash would have many texts.
+fn nibble(digit: u8) -> Result<u8, ParseHashError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(ParseHashError::Text),
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(64);
+        self.write(&mut text);
+        f.pad(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_is_sha256_of_the_line() {
+        // FIPS 180-4 example "abc".
+        assert_eq!(
+            Hash::of(b"abc").to_string(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn text_round_trips() {
+        let hash = Hash::of(b"x");
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        assert_eq!(Hash::GENESIS.to_string(), "0".repeat(64));
+        assert_eq!(format!("{hash:?}"), hash.to_string());
+    }
+
+    #[test]
+    fn only_64_lower_case_hex_digits_are_a_hash() {
+        let text = Hash::of(b"abc").to_string();
+        for bad in [
+            text.to_uppercase(),
+            text[..63].to_owned(),
+            format!("{text}0"),
+            format!(" {}", &text[1..]),
+            text.replace('b', "g"),
+            String::new(),
+        ] {
+            assert_eq!(bad.parse::<Hash>(), Err(ParseHashError::Text), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_32_bytes_are_a_hash() {
+        assert_eq!(Hash::try_from(&[0u8; 32][..]), Ok(Hash::GENESIS));
+        assert_eq!(Hash::try_from(&[0u8; 31][..]), Err(ParseHashError::Length(31)));
+        assert_eq!(Hash::try_from(&[0u8; 33][..]), Err(ParseHashError::Length(33)));
+    }
+}
