@@ -1,0 +1,100 @@
+-- What people call. Nobody but a superuser may, until EXECUTE and USAGE on the schema are granted.
+
+CREATE FUNCTION audit.protect(
+  relation regclass,
+  exclude text[] DEFAULT '{}',
+  images text DEFAULT 'changed',
+  baseline boolean DEFAULT true
+) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_protect';
+COMMENT ON FUNCTION audit.protect(regclass, text[], text, boolean) IS
+  'Puts a table, with its partitions and children, under protection; gives the number of tables.';
+REVOKE ALL ON FUNCTION audit.protect(regclass, text[], text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION audit.unprotect(relation regclass, reason text) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_unprotect';
+COMMENT ON FUNCTION audit.unprotect(regclass, text) IS
+  'Ends the protection of a table, with its partitions and children; the reason is recorded.';
+REVOKE ALL ON FUNCTION audit.unprotect(regclass, text) FROM PUBLIC;
+
+-- Volatile would do, but stable lets the planner know that the log is only read. Restricted: progress is told to the client.
+CREATE FUNCTION audit.verify(checkpoint text DEFAULT NULL, tables boolean DEFAULT true, since_seal bigint DEFAULT NULL)
+  RETURNS TABLE (what text, ok boolean, checked bigint, problems bigint, detail text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 7
+  AS 'MODULE_PATHNAME', 'audit_verify';
+COMMENT ON FUNCTION audit.verify(text, boolean, bigint) IS 'Verifies log, coverage and tables: one row per aspect.';
+REVOKE ALL ON FUNCTION audit.verify(text, boolean, bigint) FROM PUBLIC;
+
+CREATE FUNCTION audit.findings(checkpoint text DEFAULT NULL, tables boolean DEFAULT true, since_seal bigint DEFAULT NULL)
+  RETURNS TABLE (kind text, relation text, chain integer, seq bigint, id bigint, detail text, hint text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10
+  AS 'MODULE_PATHNAME', 'audit_findings';
+COMMENT ON FUNCTION audit.findings(text, boolean, bigint) IS 'Verifies as audit.verify() does: one row per fault.';
+REVOKE ALL ON FUNCTION audit.findings(text, boolean, bigint) FROM PUBLIC;
+
+CREATE FUNCTION audit.line(chain integer, seq bigint) RETURNS text
+  LANGUAGE c STABLE PARALLEL SAFE
+  AS 'MODULE_PATHNAME', 'audit_line';
+COMMENT ON FUNCTION audit.line(integer, bigint) IS 'The text of an entry that was hashed.';
+REVOKE ALL ON FUNCTION audit.line(integer, bigint) FROM PUBLIC;
+
+CREATE FUNCTION audit.export(since_id bigint DEFAULT 0)
+  RETURNS TABLE (chain integer, seq bigint, hash text, line text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1000000
+  AS 'MODULE_PATHNAME', 'audit_export';
+COMMENT ON FUNCTION audit.export(bigint) IS 'Hash and line of each entry with a greater id, in the order of chain and seq.';
+REVOKE ALL ON FUNCTION audit.export(bigint) FROM PUBLIC;
+
+CREATE FUNCTION audit.trigger_states()
+  RETURNS TABLE (relation regclass, row_trigger text, truncate_trigger text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100
+  AS 'MODULE_PATHNAME', 'audit_trigger_states';
+COMMENT ON FUNCTION audit.trigger_states() IS 'For the view audit.protected.';
+REVOKE ALL ON FUNCTION audit.trigger_states() FROM PUBLIC;
+
+-- One row a protected table. entries and last_entry read the log, and only when they are asked for.
+CREATE VIEW audit.protected AS
+SELECT
+  r.relation,
+  r.kind,
+  r.images,
+  r.exclude,
+  r.baseline,
+  r.protect_id,
+  s.row_trigger,
+  s.truncate_trigger,
+  (SELECT pg_catalog.count(*) FROM audit.log AS l
+    WHERE l.table_oid OPERATOR(pg_catalog.=) r.known_as AND l.id OPERATOR(pg_catalog.>=) r.protect_id) AS entries,
+  (SELECT pg_catalog.max(l.at) FROM audit.log AS l
+    WHERE l.table_oid OPERATOR(pg_catalog.=) r.known_as AND l.id OPERATOR(pg_catalog.>=) r.protect_id) AS last_entry
+FROM audit.registry AS r
+JOIN audit.trigger_states() AS s ON s.relation::pg_catalog.oid OPERATOR(pg_catalog.=) r.relation::pg_catalog.oid;
+COMMENT ON VIEW audit.protected IS 'Protected tables, how they are recorded, and the state of their triggers.';
+REVOKE ALL ON TABLE audit.protected FROM PUBLIC;
+
+-- SQL, not C: a plain question to our own tables, with every name qualified.
+CREATE FUNCTION audit.status()
+  RETURNS TABLE (ledger uuid, entries bigint, chains integer, protected integer, last_entry timestamptz)
+  LANGUAGE sql STABLE PARALLEL SAFE
+  SET search_path = pg_catalog, pg_temp
+  AS $$
+    SELECT
+      (SELECT l.id FROM audit.ledger AS l),
+      count(*),
+      count(DISTINCT e.chain)::integer,
+      (SELECT count(*)::integer FROM audit.registry),
+      max(e.at)
+    FROM audit.log AS e
+  $$;
+COMMENT ON FUNCTION audit.status() IS 'One row for monitoring.';
+REVOKE ALL ON FUNCTION audit.status() FROM PUBLIC;
+
+-- A service may say who and why without any right on the log: PUBLIC may set the setting itself, so this is a convenience.
+CREATE FUNCTION audit.set_context(context jsonb) RETURNS void
+  LANGUAGE sql VOLATILE PARALLEL UNSAFE
+  SET search_path = pg_catalog, pg_temp
+  AS $$ SELECT set_config('audit.context', coalesce(context::text, ''), true) $$;
+COMMENT ON FUNCTION audit.set_context(jsonb) IS 'Says who makes the changes of this transaction, and why.';
+REVOKE ALL ON FUNCTION audit.set_context(jsonb) FROM PUBLIC;

@@ -1,0 +1,108 @@
+-- The tables. Nobody has a right on them but the owner of the extension; the extension writes them below SQL.
+
+-- The entries. Nothing of a row is outside its hash: docs/format.md says how the columns make the line that is hashed.
+CREATE TABLE audit.log (
+  id bigint NOT NULL,
+  ledger uuid NOT NULL,
+  chain integer NOT NULL,
+  seq bigint NOT NULL,
+  at timestamptz NOT NULL,
+  xid xid8 NOT NULL,
+  command bigint,
+  op text NOT NULL,
+  table_oid oid,
+  table_schema text,
+  table_name text,
+  key json,
+  old json,
+  new json,
+  login_name text,
+  session_name text,
+  user_name text,
+  application_name text,
+  client_addr inet,
+  context json,
+  prev bytea NOT NULL,
+  hash bytea NOT NULL,
+  -- A chain that should ever fork is an error. Also serves the look-up of a chain's head.
+  CONSTRAINT log_pkey PRIMARY KEY (ledger, chain, seq)
+);
+COMMENT ON TABLE audit.log IS 'Entries: one for each recorded change, linked by hash to the one before it in its chain. Append-only.';
+COMMENT ON COLUMN audit.log.id IS 'Place among all entries of the ledger. Grows along a chain and for each row; gaps mean nothing.';
+COMMENT ON COLUMN audit.log.ledger IS 'The ledger: all chains of one database.';
+COMMENT ON COLUMN audit.log.chain IS 'The chain: one for each concurrent writer.';
+COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
+COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
+COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
+COMMENT ON COLUMN audit.log.command IS 'Command of that transaction that made this version of the row.';
+COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION.';
+COMMENT ON COLUMN audit.log.table_oid IS 'Object id of the table.';
+COMMENT ON COLUMN audit.log.table_schema IS 'Schema of the table when the entry was made.';
+COMMENT ON COLUMN audit.log.table_name IS 'Name of the table when the entry was made; of a partitioned table, the partition.';
+COMMENT ON COLUMN audit.log.key IS 'Primary key of the row, before the change.';
+COMMENT ON COLUMN audit.log.old IS 'Values before the change: of an UPDATE those that changed, of a DELETE all.';
+COMMENT ON COLUMN audit.log.new IS 'Values after the change: of an UPDATE those that changed, of an INSERT all. Also the details of other operations.';
+COMMENT ON COLUMN audit.log.login_name IS 'Role that authenticated the connection.';
+COMMENT ON COLUMN audit.log.session_name IS 'Session user.';
+COMMENT ON COLUMN audit.log.user_name IS 'Current user: differs under SET ROLE, in SECURITY DEFINER functions, in foreign-key actions.';
+COMMENT ON COLUMN audit.log.application_name IS 'What the client calls itself: a claim.';
+COMMENT ON COLUMN audit.log.client_addr IS 'Address of the client; null for a local socket.';
+COMMENT ON COLUMN audit.log.context IS 'Who and why, by the setting audit.context: a claim.';
+COMMENT ON COLUMN audit.log.prev IS 'Hash of the entry before it in its chain; zeros for the first.';
+COMMENT ON COLUMN audit.log.hash IS 'SHA-256 of the entry''s line, see audit.line().';
+
+-- Times and ids grow with the place in the table, so a summary of page ranges finds a span of either, at next to no cost for writers.
+CREATE INDEX log_at_idx ON audit.log USING brin (at, id) WITH (pages_per_range = 32);
+
+-- The log only grows: let vacuum freeze and summarize it by what was added.
+ALTER TABLE audit.log SET (autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+
+REVOKE ALL ON TABLE audit.log FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.log', '');
+
+-- Not owned by the column: nobody needs a right on it, values are taken below SQL.
+CREATE SEQUENCE audit.log_id_seq AS bigint NO CYCLE CACHE 1;
+COMMENT ON SEQUENCE audit.log_id_seq IS 'Ids of entries.';
+REVOKE ALL ON SEQUENCE audit.log_id_seq FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.log_id_seq', '');
+
+-- One row: which ledger this database writes. Made with the first protected table, not by this script, so that a dump can be restored.
+CREATE TABLE audit.ledger (
+  id uuid NOT NULL,
+  created_at timestamptz NOT NULL,
+  CONSTRAINT ledger_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE audit.ledger IS 'The ledger of this database: one row once a table was protected.';
+REVOKE ALL ON TABLE audit.ledger FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.ledger', '');
+
+-- One row from the first write of this database on. Deliberately not dumped: its absence tells a restored database that has not written yet.
+CREATE TABLE audit.incarnation (
+  after_id bigint NOT NULL,
+  system_identifier numeric NOT NULL,
+  database_oid oid NOT NULL,
+  at timestamptz NOT NULL,
+  CONSTRAINT incarnation_pkey PRIMARY KEY (after_id)
+);
+COMMENT ON TABLE audit.incarnation IS 'Since when this database writes to the ledger itself; empty after a restore, until the first write.';
+REVOKE ALL ON TABLE audit.incarnation FROM PUBLIC;
+
+-- Which tables are protected how: a cache of the PROTECT and UNPROTECT entries. regclass, so that a dump carries names and not object ids.
+CREATE TABLE audit.registry (
+  relation regclass NOT NULL,
+  known_as oid NOT NULL,
+  kind "char" NOT NULL,
+  protect_id bigint NOT NULL,
+  is_root boolean NOT NULL,
+  images text NOT NULL,
+  baseline boolean NOT NULL,
+  exclude text[] NOT NULL,
+  exclude_numbers smallint[] NOT NULL,
+  CONSTRAINT registry_pkey PRIMARY KEY (relation)
+);
+COMMENT ON TABLE audit.registry IS 'Protected tables, as the triggers see them; audit.verify() holds it against the log. Use the view audit.protected.';
+COMMENT ON COLUMN audit.registry.known_as IS 'Object id of the table in the log: after a restore, until the first write, that of the former database.';
+COMMENT ON COLUMN audit.registry.protect_id IS 'Id of its PROTECT entry.';
+COMMENT ON COLUMN audit.registry.is_root IS 'Whether it was named in audit.protect(), not reached through a parent.';
+REVOKE ALL ON TABLE audit.registry FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.registry', '');

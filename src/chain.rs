@@ -1,0 +1,328 @@
+//! Owning a chain and linking entries to it.
+//!
+//! A transaction that writes owns exactly one chain, from its first entry to its end. It takes the chain's lock, reads the head from the log, and keeps the
+//! head in memory from then on; savepoints that are rolled back put it back. Nobody else can append to the chain meanwhile, so it cannot fork, and the unique key of the
+//! log makes an error of whatever would fork it all the same. See docs/design/0001-chains.md.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+use audit_ledger::{Entry, Hash, Operation, Table};
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::log::{Head, Log};
+use crate::pg::lock::{self, Target};
+use crate::pg::relation::Lock;
+use crate::pg::scan::Visible;
+use crate::pg::{compat, session, xact};
+use crate::protect;
+use crate::registry::{self, Objects};
+use crate::{session_cache, settings};
+
+/// What happened, as far as its recorder knows; the rest of the entry is the chain's.
+pub(crate) struct Event<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) command: Option<u32>,
+    pub(crate) table: Option<Table<'a>>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) old: Option<&'a str>,
+    pub(crate) new: Option<&'a str>,
+}
+
+impl<'a> Event<'a> {
+    /// An event about a table as a whole.
+    pub(crate) fn of_table(operation: Operation, table: Table<'a>, new: Option<&'a str>) -> Event<'a> {
+        Event {
+            operation,
+            command: None,
+            table: Some(table),
+            key: None,
+            old: None,
+            new,
+        }
+    }
+}
+
+/// Records events one after another, with the log open.
+pub(crate) struct Recorder<'a> {
+    objects: &'a Objects,
+    log: Log,
+    ledger: Uuid,
+    line: Vec<u8>,
+}
+
+impl<'a> Recorder<'a> {
+    /// Opens the log and makes sure that this transaction owns a chain.
+    pub(crate) fn open(objects: &'a Objects) -> Result<Recorder<'a>, Error> {
+        let log = Log::open(objects, Lock::RowExclusive)?;
+        let ledger = match session_cache::live_ledger() {
+            Some(ledger) => ledger,
+            None => registry::ledger(objects, Visible::Now)?.ok_or(Error::NoLedger)?,
+        };
+        let mut recorder = Recorder {
+            objects,
+            log,
+            ledger,
+            line: take_line(),
+        };
+        recorder.ensure_live()?;
+        Ok(recorder)
+    }
+
+    /// Appends an entry for the event; gives its id.
+    pub(crate) fn record(&mut self, event: &Event<'_>) -> Result<i64, Error> {
+        let (chain, head) = own(&self.log, &self.ledger)?;
+        let id = self.next_id(head)?;
+        let stored_at = session::now();
+        let at = session::to_timestamp(stored_at).ok_or(Error::Damaged {
+            what: "the clock is beyond the year 9999".into(),
+        })?;
+        let actor = session_cache::actor();
+        let context = settings::context();
+        let application = session::application_name();
+        let borrow = |text: &'_ Option<String>| text.as_ref().map(|text| Cow::Owned::<str>(text.clone()));
+        let entry = Entry {
+            ledger: self.ledger,
+            chain,
+            seq: head.seq + 1,
+            prev: head.hash,
+            id: id as u64,
+            at,
+            xid: xact::transaction_id(),
+            command: event.command,
+            operation: Cow::Borrowed(event.operation.as_str()),
+            table: event.table.clone(),
+            key: event.key.map(Cow::Borrowed),
+            old: event.old.map(Cow::Borrowed),
+            new: event.new.map(Cow::Borrowed),
+            actor: audit_ledger::Actor {
+                login: actor.login.as_deref().map(Cow::Borrowed),
+                session: actor.session.as_deref().map(Cow::Borrowed),
+                user: actor.user.as_deref().map(Cow::Borrowed),
+                application: borrow(&application),
+                client: actor.client.as_ref().map(|client| Cow::Borrowed(client.text.as_str())),
+            },
+            context: borrow(&context),
+        };
+        let hash = entry.hash_with(&mut self.line);
+        self.log.append(&entry, hash, stored_at, actor.client.as_ref());
+        advance(Head {
+            seq: head.seq + 1,
+            id: id as u64,
+            hash,
+        });
+        Ok(id)
+    }
+
+    /// A fresh id. If somebody set the sequence back, it is moved forward again: ids grow along a chain.
+    fn next_id(&self, head: Head) -> Result<i64, Error> {
+        let id = self.log.next_id();
+        if u64::try_from(id).is_ok_and(|id| id > head.id) {
+            return Ok(id);
+        }
+        self.log.skip_ids(self.log.highest_id());
+        Ok(self.log.next_id())
+    }
+
+    /// Makes this database the one that writes to the ledger, if it was restored from a dump and has not written yet.
+    fn ensure_live(&mut self) -> Result<(), Error> {
+        if session_cache::live_ledger().is_some() {
+            return Ok(());
+        }
+        if registry::is_live(self.objects)? {
+            // Not remembered by the transaction that made it so: it may yet be rolled back.
+            if !has_made_live() {
+                session_cache::set_live_ledger(self.ledger);
+            }
+            return Ok(());
+        }
+        lock::lock(Target::Ledger);
+        if registry::is_live(self.objects)? {
+            return Ok(());
+        }
+        let highest = self.log.highest_id();
+        if highest > 0 {
+            // The sequence may be restored later than the first write, or not at all.
+            self.log.skip_ids(highest);
+        }
+        registry::set_live(self.objects, highest)?;
+        set_made_live();
+        let details = protect::incarnation_details(self.objects)?;
+        registry::adopt_present_ids(self.objects)?;
+        xact::next_command();
+        self.record(&Event {
+            operation: Operation::Incarnation,
+            command: None,
+            table: None,
+            key: None,
+            old: None,
+            new: Some(&details),
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        give_line(std::mem::take(&mut self.line));
+    }
+}
+
+/// Makes the ledger of this database if it has none. The caller may then record.
+pub(crate) fn ensure_ledger(objects: &Objects) -> Result<(), Error> {
+    if registry::ledger(objects, Visible::Now)?.is_some() {
+        return Ok(());
+    }
+    lock::lock(Target::Ledger);
+    if registry::ledger(objects, Visible::Now)?.is_none() {
+        registry::create_ledger(objects)?;
+        registry::set_live(objects, 0)?;
+        set_made_live();
+        xact::next_command();
+    }
+    Ok(())
+}
+
+/// The chain that the running transaction owns.
+struct Owned {
+    chain: u32,
+    head: Head,
+    /// For each savepoint level that has appended: the head before it did.
+    saved: Vec<(u32, Head)>,
+}
+
+#[derive(Default)]
+struct State {
+    owned: Option<Owned>,
+    /// Whether this transaction made the ledger, or brought it to life after a restore.
+    made_live: bool,
+    line: Vec<u8>,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, made_live: false, line: Vec::new() }) };
+}
+
+/// A line longer than this is not kept for the next entry.
+const KEPT_LINE: usize = 1 << 20;
+
+fn take_line() -> Vec<u8> {
+    STATE.with_borrow_mut(|state| std::mem::take(&mut state.line))
+}
+
+fn give_line(line: Vec<u8>) {
+    if line.capacity() <= KEPT_LINE {
+        STATE.with_borrow_mut(|state| state.line = line);
+    }
+}
+
+fn has_made_live() -> bool {
+    STATE.with_borrow(|state| state.made_live)
+}
+
+fn set_made_live() {
+    STATE.with_borrow_mut(|state| state.made_live = true);
+}
+
+/// The chain of this transaction and its head, ready to be appended to at the current savepoint level.
+fn own(log: &Log, ledger: &Uuid) -> Result<(u32, Head), Error> {
+    if STATE.with_borrow(|state| state.owned.is_none()) {
+        let chain = lock_chain();
+        let head = log.head(ledger, chain)?;
+        STATE.with_borrow_mut(|state| {
+            state.owned = Some(Owned {
+                chain,
+                head,
+                saved: Vec::new(),
+            })
+        });
+    }
+    let level = xact::subtransaction();
+    STATE.with_borrow_mut(|state| {
+        let owned = state.owned.as_mut().expect("owned since the lines above");
+        if owned.saved.last().is_none_or(|(saved, _)| *saved != level) {
+            owned.saved.push((level, owned.head));
+        }
+        Ok((owned.chain, owned.head))
+    })
+}
+
+fn advance(head: Head) {
+    STATE.with_borrow_mut(|state| {
+        if let Some(owned) = &mut state.owned {
+            owned.head = head;
+        }
+    });
+}
+
+/// Locks a free chain; waits only where `audit.chains` limits their number and all are in use.
+fn lock_chain() -> u32 {
+    let own = compat::backend_number();
+    if let Some(chains) = settings::chains() {
+        let first = (own - 1) % chains;
+        for step in 0..chains {
+            let chain = (first + step) % chains + 1;
+            if lock::try_lock(Target::Chain(chain)) {
+                return chain;
+            }
+        }
+        lock::lock(Target::Chain(first + 1));
+        return first + 1;
+    }
+    // Its own chain is held by somebody else only if a transaction of this backend number was prepared, or if a setting of audit.chains was in force. The others lie a whole
+    // set of backends apart, so that no two backends ever try each other's.
+    let stride = session::max_backends();
+    let mut chain = own;
+    while !lock::try_lock(Target::Chain(chain)) {
+        chain += stride;
+    }
+    chain
+}
+
+/// The transaction is over, or prepared: chain and head are not this backend's any more.
+pub(crate) fn end_of_transaction() {
+    STATE.with_borrow_mut(|state| {
+        state.owned = None;
+        state.made_live = false;
+    });
+}
+
+/// A savepoint was released: what it appended belongs to the level above.
+pub(crate) fn savepoint_released(level: u32, parent: u32) {
+    STATE.with_borrow_mut(|state| {
+        let Some(owned) = &mut state.owned else { return };
+        let Some(last) = owned.saved.pop_if(|(saved, _)| *saved == level) else {
+            return;
+        };
+        // If the level above has appended before, its own saved head is the older one.
+        if owned.saved.last().is_none_or(|(saved, _)| *saved != parent) {
+            owned.saved.push((parent, last.1));
+        }
+    });
+}
+
+/// A savepoint was rolled back: its entries are gone, and the head is what it was before them. The chain stays owned.
+pub(crate) fn savepoint_rolled_back(level: u32) {
+    STATE.with_borrow_mut(|state| {
+        let Some(owned) = &mut state.owned else { return };
+        if let Some((_, head)) = owned.saved.pop_if(|(saved, _)| *saved == level) {
+            owned.head = head;
+        }
+    });
+}
+
+/// The hash of an entry, for tests of the log against it.
+pub(crate) fn hash_of(entry: &Entry<'_>) -> Hash {
+    entry.hash_with(&mut Vec::new())
+}
+
+/// A table as entries name it.
+pub(crate) fn table_of<'a>(oid: pg_sys::Oid, schema: &'a str, name: &'a str) -> Table<'a> {
+    Table {
+        oid: oid.to_u32(),
+        schema: Cow::Borrowed(schema),
+        name: Cow::Borrowed(name),
+    }
+}

@@ -1,0 +1,326 @@
+//! Whether what should be protected is: triggers, functions, registry and guards against what the log says they must be.
+
+use audit_ledger::{Finding, Kind};
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::history::{History, Protected};
+use crate::pg::catalog;
+use crate::pg::relation::{self, Lock, Relation, Trigger};
+use crate::pg::scan::Visible;
+use crate::pg::trigger::{GUARD_ROW_KIND, GUARD_STATEMENT_KIND, ROW_KIND, TRUNCATE_KIND};
+use crate::protect::{ProtectDetails, ROW_TRIGGER, TRUNCATE_TRIGGER};
+use crate::registry::{self, Objects, Registration};
+
+/// What one trigger of ours is, compared with what it must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TriggerState {
+    Ok,
+    Missing,
+    /// It is there, but does not fire always.
+    Disabled,
+    /// It is there, but under another name, for other events, or with a condition.
+    Altered,
+}
+
+impl TriggerState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            TriggerState::Ok => "ok",
+            TriggerState::Missing => "missing",
+            TriggerState::Disabled => "disabled",
+            TriggerState::Altered => "altered",
+        }
+    }
+}
+
+/// State of the trigger that runs `function` on a table; found by its function, never by its name alone.
+pub(crate) fn trigger_state(
+    triggers: &[Trigger],
+    function: pg_sys::Oid,
+    kind: i16,
+    name: &std::ffi::CStr,
+) -> TriggerState {
+    let mut state = TriggerState::Missing;
+    for trigger in triggers.iter().filter(|trigger| trigger.function == function) {
+        let is_ours = trigger.kind == kind && !trigger.restricted && name.to_str() == Ok(trigger.name.as_str());
+        match (is_ours, trigger.enabled) {
+            (true, 'A') => return TriggerState::Ok,
+            (true, _) => state = TriggerState::Disabled,
+            (false, _) if state == TriggerState::Missing => state = TriggerState::Altered,
+            (false, _) => {}
+        }
+    }
+    state
+}
+
+/// The states of both triggers of a table; both missing when the server would not look for triggers.
+pub(crate) fn table_states(objects: &Objects, table: &Relation) -> (TriggerState, TriggerState) {
+    if !table.has_triggers() {
+        return (TriggerState::Missing, TriggerState::Missing);
+    }
+    let triggers = table.triggers();
+    (
+        trigger_state(&triggers, objects.row_function, ROW_KIND, ROW_TRIGGER),
+        trigger_state(&triggers, objects.truncate_function, TRUNCATE_KIND, TRUNCATE_TRIGGER),
+    )
+}
+
+/// Where a protected table is today.
+pub(crate) fn present_oid(
+    objects: &Objects,
+    table: &Protected,
+    registrations: &[Registration],
+) -> Result<pg_sys::Oid, Error> {
+    // Until a restored database has written for the first time, the log knows its tables by former object ids.
+    if !registry::is_live(objects)?
+        && let Some(registration) = registrations
+            .iter()
+            .find(|registration| registration.protect_id == table.protect_id)
+    {
+        return Ok(registration.relation);
+    }
+    Ok(pg_sys::Oid::from(table.table_oid))
+}
+
+/// Checks all; gives the number of objects checked.
+pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(Finding)) -> Result<u64, Error> {
+    let registrations = registry::all(objects, Visible::Statement)?;
+    let mut checked = 0;
+    let mut covered = Vec::new();
+    for table in &history.tables {
+        checked += 1;
+        let oid = present_oid(objects, table, &registrations)?;
+        covered.push(oid);
+        let registration = registrations
+            .iter()
+            .find(|registration| registration.protect_id == table.protect_id);
+        check_registration(table, oid, registration, sink);
+        check_table(objects, table, oid, sink);
+    }
+    for oid in &covered {
+        check_children(*oid, &covered, sink);
+    }
+    for registration in &registrations {
+        if !history
+            .tables
+            .iter()
+            .any(|table| table.protect_id == registration.protect_id)
+        {
+            let relation = crate::session_cache::display_name(registration.relation);
+            sink(Finding {
+                detail: format!(
+                    "audit.registry holds a row for entry id {}, but the log has no such PROTECT entry in force",
+                    registration.protect_id
+                ),
+                hint: "The registry was changed, or entries were removed from the log.".into(),
+                ..finding(relation)
+            });
+        }
+    }
+    checked += check_guards(objects, sink);
+    checked += check_functions(objects, sink);
+    checked += check_event_trigger(sink);
+    Ok(checked)
+}
+
+fn finding(relation: String) -> Finding {
+    Finding {
+        kind: Kind::Coverage,
+        relation: Some(relation),
+        chain: None,
+        seq: None,
+        id: None,
+        detail: String::new(),
+        hint: String::new(),
+    }
+}
+
+fn check_registration(
+    table: &Protected,
+    oid: pg_sys::Oid,
+    registration: Option<&Registration>,
+    sink: &mut impl FnMut(Finding),
+) {
+    let at_entry = Finding {
+        chain: Some(table.chain),
+        seq: Some(table.seq),
+        id: Some(table.protect_id),
+        ..finding(table.display())
+    };
+    let Some(registration) = registration else {
+        sink(Finding {
+            detail: "the log says that the table is protected, but audit.registry has no row for it".into(),
+            hint: "The registry was changed. Changes of the table are refused until it is put right.".into(),
+            ..at_entry
+        });
+        return;
+    };
+    if registration.relation != oid {
+        sink(Finding {
+            detail: format!(
+                "audit.registry names the relation with OID {}, the log the one with OID {}",
+                registration.relation.to_u32(),
+                oid.to_u32()
+            ),
+            hint: "The registry was changed, or the table was replaced by another.".into(),
+            ..at_entry.clone()
+        });
+    }
+    let said = table.details.as_ref();
+    if said != Some(&ProtectDetails::of(registration)) {
+        let words = |details: Option<&ProtectDetails>| {
+            details
+                .and_then(|details| serde_json::to_string(details).ok())
+                .unwrap_or_else(|| "nothing readable".into())
+        };
+        sink(Finding {
+            detail: format!(
+                "audit.registry says {}, the PROTECT entry says {}",
+                words(Some(&ProtectDetails::of(registration))),
+                words(said)
+            ),
+            hint: "The registry was changed: what is recorded of the table is not what was agreed.".into(),
+            ..at_entry
+        });
+    }
+}
+
+fn check_table(objects: &Objects, table: &Protected, oid: pg_sys::Oid, sink: &mut impl FnMut(Finding)) {
+    let here = finding(table.display());
+    let Some(relation) = Relation::try_open(oid, Lock::AccessShare) else {
+        sink(Finding {
+            detail: format!("the protected table with OID {} does not exist any more", oid.to_u32()),
+            hint: format!(
+                "It was dropped. If that was right, say so: SELECT audit.unprotect({}, 'reason').",
+                oid.to_u32()
+            ),
+            ..here
+        });
+        return;
+    };
+    let today = format!("{}.{}", relation.schema(), relation.name());
+    if today != table.display() {
+        sink(Finding {
+            detail: format!("the protected table is called {today} now"),
+            hint: "It was renamed or moved to another schema. If that was right, use audit.unprotect() and audit.protect() to record it under its new name.".into(),
+            ..here.clone()
+        });
+    }
+    if relation.persistence() != 'p' || !matches!(relation.kind(), 'r' | 'p') {
+        sink(Finding {
+            detail: format!(
+                "the protected table is not an ordinary table any more (kind {}, persistence {})",
+                relation.kind(),
+                relation.persistence()
+            ),
+            hint: "An unlogged table is emptied by a crash without a trace.".into(),
+            ..here.clone()
+        });
+    }
+    let (row, truncate) = table_states(objects, &relation);
+    for (state, name, what) in [
+        (row, ROW_TRIGGER, "changes of rows"),
+        (truncate, TRUNCATE_TRIGGER, "TRUNCATE"),
+    ] {
+        if state == TriggerState::Ok {
+            continue;
+        }
+        let name = name.to_string_lossy();
+        sink(Finding {
+            detail: format!("the trigger \"{name}\" that records {what} is {}", state.as_str()),
+            hint: match state {
+                TriggerState::Disabled => format!(
+                    "Changes may have gone unrecorded. Turn it on with ALTER TABLE {today} ENABLE ALWAYS TRIGGER {name}."
+                ),
+                _ => "Changes may have gone unrecorded. Use audit.unprotect() and audit.protect() to begin anew with a baseline.".into(),
+            },
+            ..here.clone()
+        });
+    }
+}
+
+fn check_children(oid: pg_sys::Oid, covered: &[pg_sys::Oid], sink: &mut impl FnMut(Finding)) {
+    if Relation::try_open(oid, Lock::AccessShare).is_none() || !relation::may_have_children(oid) {
+        return;
+    }
+    let parent = crate::session_cache::display_name(oid);
+    for child in relation::with_descendants(oid, Lock::AccessShare).into_iter().skip(1) {
+        if !covered.contains(&child) {
+            let child = crate::session_cache::display_name(child);
+            sink(Finding {
+                detail: format!(
+                    "the table is a partition or child of \"{parent}\", which is protected, but is not protected itself"
+                ),
+                hint: format!("Use audit.protect('{child}')."),
+                ..finding(child)
+            });
+        }
+    }
+}
+
+/// The guards of the extension's own tables.
+fn check_guards(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
+    let guards = [
+        (GUARD_ROW_KIND, c"audit_guard_row"),
+        (GUARD_STATEMENT_KIND, c"audit_guard_statement"),
+    ];
+    for oid in objects.tables() {
+        let table = Relation::open(oid, Lock::AccessShare);
+        let display = format!("{}.{}", table.schema(), table.name());
+        let triggers = if table.has_triggers() {
+            table.triggers()
+        } else {
+            Vec::new()
+        };
+        for (kind, name) in guards {
+            let state = trigger_state(&triggers, objects.guard_function, kind, name);
+            if state != TriggerState::Ok {
+                let name = name.to_string_lossy();
+                sink(Finding {
+                    detail: format!("the guard \"{name}\" is {}", state.as_str()),
+                    hint: format!(
+                        "The table may have been changed. Turn the guard on with ALTER TABLE {display} ENABLE ALWAYS TRIGGER {name}."
+                    ),
+                    ..finding(display.clone())
+                });
+            }
+        }
+    }
+    (objects.tables().len() * guards.len()) as u64
+}
+
+/// The functions behind triggers and guards: the C functions of this library, and nothing else.
+fn check_functions(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
+    let functions = [
+        (objects.row_function, "audit_row"),
+        (objects.truncate_function, "audit_truncate"),
+        (objects.guard_function, "audit_guard"),
+    ];
+    for (oid, symbol) in functions {
+        if catalog::c_function(oid).as_ref() != Some(&catalog::CFunction::ours(symbol)) {
+            sink(Finding {
+                detail: format!("the function behind our triggers is not \"{symbol}\" of the library any more"),
+                hint: "It was replaced. Nothing that it was to record or refuse can be relied upon; reinstall the extension.".into(),
+                ..finding(format!("audit.{symbol}"))
+            });
+        }
+    }
+    functions.len() as u64
+}
+
+/// The event trigger that covers new partitions.
+fn check_event_trigger(sink: &mut impl FnMut(Finding)) -> u64 {
+    const NAME: &str = "audit_ddl";
+    let state = match catalog::event_trigger_enabled(NAME) {
+        Some('A') => return 1,
+        Some(_) => "disabled",
+        None => "missing",
+    };
+    sink(Finding {
+        detail: format!("the event trigger \"{NAME}\" that protects new partitions is {state}"),
+        hint: format!("Turn it on with ALTER EVENT TRIGGER {NAME} ENABLE ALWAYS."),
+        ..finding(NAME.to_owned())
+    });
+    1
+}

@@ -1,0 +1,308 @@
+//! Every failure that a user can meet: code, message, detail and hint in one place.
+//!
+//! Wording follows PostgreSQL's Error Message Style Guide.
+
+use std::borrow::Cow;
+
+use pgrx::PgLogLevel;
+use pgrx::PgSqlErrorCode::{self, *};
+use pgrx::pg_sys::panic::ErrorReport;
+
+/// A failure with what the user should know of it.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The relation is of a kind that cannot be protected.
+    CannotProtect {
+        relation: String,
+        why: &'static str,
+        hint: &'static str,
+    },
+    /// The relation belongs to the system or to this extension.
+    NotYours {
+        relation: String,
+        why: &'static str,
+    },
+    /// The caller does not own the table.
+    NotOwner {
+        relation: String,
+    },
+    AlreadyProtected {
+        relation: String,
+    },
+    /// A partition or child is protected on its own, so its parent cannot be as well.
+    ChildProtected {
+        relation: String,
+        child: String,
+    },
+    NotProtected {
+        relation: String,
+    },
+    /// A partition is protected through the table above it.
+    ProtectedThroughParent {
+        relation: String,
+        parent: String,
+    },
+    NoSuchColumn {
+        relation: String,
+        column: String,
+    },
+    ExcludedKey {
+        relation: String,
+        column: String,
+    },
+    BadImages {
+        images: String,
+    },
+    NullArgument {
+        argument: &'static str,
+    },
+    EmptyReason,
+    NoSuchTable {
+        oid: u32,
+    },
+    /// A trigger function was called in a way that the extension never sets up.
+    TriggerProtocol {
+        function: &'static str,
+        why: &'static str,
+    },
+    /// A trigger function was fired for a table that is not in the registry.
+    TriggerUnregistered {
+        relation: String,
+    },
+    /// A statement against one of the extension's own tables.
+    Guarded {
+        action: &'static str,
+        relation: String,
+    },
+    /// A row that a restore wants to add but whose hash does not fit.
+    RestoredHash {
+        chain: i32,
+        seq: i64,
+        stored: String,
+        computed: String,
+    },
+    /// A row of the log that cannot be read as an entry.
+    Damaged {
+        what: String,
+    },
+    NotInstalled,
+    NoLedger,
+    /// The head of a chain is not what the log says; writing on would fork it.
+    HeadDamaged {
+        chain: u32,
+        what: String,
+    },
+    /// A rendered row is larger than a value can be.
+    TooLarge {
+        relation: String,
+        bytes: usize,
+    },
+    OutOfMemory {
+        bytes: usize,
+    },
+    NotYet {
+        argument: &'static str,
+    },
+}
+
+impl Error {
+    fn parts(&self) -> (PgSqlErrorCode, String, Option<String>, Option<String>) {
+        use Error::*;
+        let some = |text: &str| Some(text.to_owned());
+        match self {
+            CannotProtect { relation, why, hint } => (
+                ERRCODE_WRONG_OBJECT_TYPE,
+                format!("cannot protect \"{relation}\": it is {why}"),
+                None,
+                (!hint.is_empty()).then(|| (*hint).to_owned()),
+            ),
+            NotYours { relation, why } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot protect \"{relation}\": it is {why}"),
+                None,
+                None,
+            ),
+            NotOwner { relation } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("must be owner of table \"{relation}\""),
+                None,
+                None,
+            ),
+            AlreadyProtected { relation } => (
+                ERRCODE_DUPLICATE_OBJECT,
+                format!("table \"{relation}\" is already protected"),
+                None,
+                Some(format!(
+                    "To protect it in another way, use audit.unprotect('{relation}', 'reason') first."
+                )),
+            ),
+            ChildProtected { relation, child } => (
+                ERRCODE_DUPLICATE_OBJECT,
+                format!("cannot protect \"{relation}\": its partition or child \"{child}\" is protected on its own"),
+                None,
+                Some(format!("Use audit.unprotect('{child}', 'reason') first.")),
+            ),
+            NotProtected { relation } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{relation}\" is not protected"),
+                None,
+                Some(format!("Use audit.protect('{relation}') first.")),
+            ),
+            ProtectedThroughParent { relation, parent } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{relation}\" is protected through \"{parent}\""),
+                None,
+                Some(format!(
+                    "Unprotect \"{parent}\", or detach \"{relation}\" from it first."
+                )),
+            ),
+            NoSuchColumn { relation, column } => (
+                ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{column}\" of table \"{relation}\" does not exist"),
+                None,
+                some("The argument \"exclude\" takes names of columns, as they are stored."),
+            ),
+            ExcludedKey { relation, column } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("cannot exclude column \"{column}\" of table \"{relation}\": it belongs to the primary key"),
+                some("The primary key tells which row an entry is about."),
+                None,
+            ),
+            BadImages { images } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("invalid value for argument \"images\": \"{images}\""),
+                None,
+                some("Use 'changed' to record the changed columns of an UPDATE, or 'full' to record whole rows."),
+            ),
+            NullArgument { argument } => (
+                ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                format!("argument \"{argument}\" must not be null"),
+                None,
+                None,
+            ),
+            EmptyReason => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                "a reason is needed".into(),
+                None,
+                some("The reason is recorded in the log with the entry that ends the protection."),
+            ),
+            NoSuchTable { oid } => (
+                ERRCODE_UNDEFINED_TABLE,
+                format!("relation with OID {oid} does not exist"),
+                None,
+                None,
+            ),
+            TriggerProtocol { function, why } => (
+                ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                format!("function \"{function}\" {why}"),
+                None,
+                some("Triggers of the extension are made by audit.protect() alone."),
+            ),
+            TriggerUnregistered { relation } => (
+                ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                format!("cannot record a change of table \"{relation}\": it is not registered for protection"),
+                some("The change is refused, because a change that cannot be recorded must not happen."),
+                some(
+                    "If the table was copied, restored or attached, a superuser may drop its triggers \"audit_row\" and \"audit_truncate\" and use audit.protect() on it.",
+                ),
+            ),
+            Guarded { action, relation } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot {action} table \"{relation}\""),
+                some("Entries are append-only, and only the extension writes them."),
+                some(
+                    "Changes are recorded by the triggers of protected tables; see audit.protect() and audit.unprotect().",
+                ),
+            ),
+            RestoredHash {
+                chain,
+                seq,
+                stored,
+                computed,
+            } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("entry {seq} of chain {chain} does not fit its hash"),
+                Some(format!("The row says {stored}, computed was {computed}.")),
+                some("The dump was changed after it was taken, or is of another format version."),
+            ),
+            Damaged { what } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("could not read an entry: {what}"),
+                None,
+                some("Run audit.findings() to see what is wrong with the log."),
+            ),
+            NotInstalled => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "extension \"audit\" is not installed completely in this database".into(),
+                some("One of its tables or functions was not found in schema \"audit\"."),
+                some("Use CREATE EXTENSION audit, or restore the missing object."),
+            ),
+            NoLedger => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "this database has no ledger".into(),
+                some("Table \"audit.ledger\" is empty."),
+                some(
+                    "Protect a table with audit.protect() to begin one; after a restore, restore the tables of schema \"audit\" first.",
+                ),
+            ),
+            HeadDamaged { chain, what } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("cannot append to chain {chain}: {what}"),
+                some("The change is refused, because its entry could not be linked to the one before it."),
+                some("Run audit.findings() to see what is wrong with the log."),
+            ),
+            TooLarge { relation, bytes } => (
+                ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("cannot record a row of table \"{relation}\": its text of {bytes} bytes is too large"),
+                some(
+                    "A value of the log can hold less than 1 GB of text; the change is refused, because it cannot be recorded.",
+                ),
+                some("Keep such values outside the table, or exclude the column: audit.protect(..., exclude => ...)."),
+            ),
+            OutOfMemory { bytes } => (
+                ERRCODE_OUT_OF_MEMORY,
+                "out of memory".into(),
+                Some(format!(
+                    "Failed on request of size {bytes} while a row was being recorded."
+                )),
+                None,
+            ),
+            NotYet { argument } => (
+                ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("argument \"{argument}\" is not supported in this version"),
+                some("This version has chains, but no seals and no checkpoints yet."),
+                None,
+            ),
+        }
+    }
+}
+
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> ErrorReport {
+        let (code, message, detail, hint) = error.parts();
+        let mut report = ErrorReport::new(code, Cow::Owned(message), "audit");
+        if let Some(detail) = detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = hint {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+/// Gives the value, or raises the failure as an error of the statement.
+pub(crate) fn or_report<T>(result: Result<T, Error>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            unreachable!("an error report of level ERROR does not return")
+        }
+    }
+}
+
+/// Tells the client how far a long-running function is.
+pub(crate) fn notice(message: String) {
+    ErrorReport::new(ERRCODE_SUCCESSFUL_COMPLETION, message, "audit").report(PgLogLevel::NOTICE);
+}

@@ -1,0 +1,89 @@
+//! The guards of the extension's own tables.
+//!
+//! A trigger BEFORE INSERT, UPDATE, DELETE (each row) and BEFORE UPDATE, DELETE, TRUNCATE (each statement), ENABLE ALWAYS, refuses every change through SQL,
+//! for superusers too. The extension itself writes below SQL and never meets them.
+//!
+//! One door is open: a database that was restored from a dump and has not written to its ledger yet takes the rows of the dump, and those of the log only with the hash
+//! that fits.
+
+use crate::chain::hash_of;
+use crate::error::Error;
+use crate::log::Entries;
+use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
+use crate::pg::relation::Relation;
+use crate::pg::scan::Visible;
+use crate::pg::session;
+use crate::pg::trigger::{Event, Firing, RowBuffer};
+use crate::registry::{self, Objects};
+use crate::session_cache;
+
+sql_function!(audit_guard, pg_finfo_audit_guard, guard);
+
+/// `audit.audit_guard()`: refuses, or lets a row of a restore pass.
+fn guard(call: &Call) -> Result<TriggerAnswer, Error> {
+    let firing = Firing::new(call).ok_or(Error::TriggerProtocol {
+        function: "audit.audit_guard",
+        why: "was not called by the trigger manager",
+    })?;
+    let relation = firing.relation();
+    let action = match firing.event() {
+        Event::Insert => {
+            let objects = session_cache::objects()?;
+            if firing.is_row_level() && !firing.is_after() && is_admitted(&objects, &relation, &firing)? {
+                return Ok(firing.row());
+            }
+            "insert into"
+        }
+        Event::Update => "update",
+        Event::Delete => "delete from",
+        Event::Truncate => "truncate",
+    };
+    Err(Error::Guarded {
+        action,
+        relation: session_cache::display_name(relation.oid()),
+    })
+}
+
+fn is_admitted(objects: &Objects, relation: &Relation, firing: &Firing) -> Result<bool, Error> {
+    let is_log = relation.oid() == objects.log;
+    if registry::is_live(objects)? {
+        // An apply worker may bring the entries of other ledgers, never any of this one.
+        return Ok(is_log && session::is_apply_worker() && !is_own_entry(objects, relation, firing)?);
+    }
+    if is_log {
+        check_hash(relation, firing)?;
+        return Ok(true);
+    }
+    Ok(relation.oid() == objects.ledger || relation.oid() == objects.registry)
+}
+
+fn check_hash(relation: &Relation, firing: &Firing) -> Result<(), Error> {
+    let entries = Entries::of(relation)?;
+    let mut buffer = RowBuffer::default();
+    let row = firing.first(&mut buffer);
+    let stored = entries.read(&row).map_err(|column| Error::Damaged {
+        what: format!("column \"{column}\" holds no valid value"),
+    })?;
+    let computed = hash_of(&stored.entry);
+    if computed == stored.hash {
+        return Ok(());
+    }
+    let place = entries.place(&row);
+    Err(Error::RestoredHash {
+        chain: place.chain.unwrap_or(0),
+        seq: place.seq.unwrap_or(0),
+        stored: stored.hash.to_string(),
+        computed: computed.to_string(),
+    })
+}
+
+/// Whether a row claims to belong to this database's own ledger. Its hash must fit in any case.
+fn is_own_entry(objects: &Objects, relation: &Relation, firing: &Firing) -> Result<bool, Error> {
+    check_hash(relation, firing)?;
+    let mut buffer = RowBuffer::default();
+    let row = firing.first(&mut buffer);
+    let stored = Entries::of(relation)?
+        .read(&row)
+        .map_err(|column| Error::Damaged { what: column.into() })?;
+    Ok(registry::ledger(objects, Visible::Now)? == Some(stored.entry.ledger))
+}

@@ -1,0 +1,166 @@
+//! What should be protected, read from the log itself: its PROTECT, UNPROTECT, TRUNCATE and INCARNATION entries.
+//!
+//! An emptied registry, a renamed or re-created table then is a finding, not "nothing to check".
+
+use std::collections::HashMap;
+
+use audit_ledger::Operation;
+use uuid::Uuid;
+
+use crate::protect::{IncarnationDetails, ProtectDetails};
+
+/// An entry about a table as a whole, or about the ledger.
+pub(crate) struct Landmark {
+    pub(crate) id: i64,
+    pub(crate) ledger: Uuid,
+    pub(crate) operation: Operation,
+    pub(crate) table_oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) chain: i32,
+    pub(crate) seq: i64,
+    pub(crate) new: Option<String>,
+}
+
+/// A table that is protected, as the log says.
+pub(crate) struct Protected {
+    pub(crate) protect_id: i64,
+    pub(crate) chain: i32,
+    pub(crate) seq: i64,
+    /// Its object id by the log: after a restore, until the first write, that of the former database.
+    pub(crate) table_oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// `None` when the details of its PROTECT entry cannot be read.
+    pub(crate) details: Option<ProtectDetails>,
+}
+
+impl Protected {
+    /// `schema.name`
+    pub(crate) fn display(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// Entries of one object id, of a span of ids, that tell of the present rows of a table.
+struct Span {
+    after: i64,
+    until: i64,
+    table: usize,
+}
+
+/// The protected tables, and which entries tell of their present rows.
+#[derive(Default)]
+pub(crate) struct History {
+    pub(crate) tables: Vec<Protected>,
+    spans: HashMap<u32, Vec<Span>>,
+}
+
+impl History {
+    /// Follows the landmarks of a ledger in the order of their ids.
+    pub(crate) fn of(ledger: Uuid, landmarks: &mut Vec<Landmark>) -> History {
+        landmarks.retain(|landmark| landmark.ledger == ledger);
+        landmarks.sort_by_key(|landmark| landmark.id);
+        let mut history = History::default();
+        let mut alive: Vec<bool> = Vec::new();
+        // By present object id: the table, and since when its rows count under that object id.
+        let mut current: HashMap<u32, (usize, i64)> = HashMap::new();
+        for landmark in landmarks.iter() {
+            match landmark.operation {
+                Operation::Protect => {
+                    if let Some((former, _)) = current.insert(landmark.table_oid, (history.tables.len(), landmark.id)) {
+                        alive[former] = false;
+                    }
+                    alive.push(true);
+                    history.tables.push(Protected {
+                        protect_id: landmark.id,
+                        chain: landmark.chain,
+                        seq: landmark.seq,
+                        table_oid: landmark.table_oid,
+                        schema: landmark.schema.clone(),
+                        name: landmark.name.clone(),
+                        details: landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok()),
+                    });
+                }
+                Operation::Unprotect => {
+                    if let Some((table, _)) = current.remove(&landmark.table_oid) {
+                        alive[table] = false;
+                    }
+                }
+                Operation::Truncate => {
+                    if let Some((table, after)) = current.get_mut(&landmark.table_oid) {
+                        *after = landmark.id;
+                        history.forget(*table);
+                    }
+                }
+                Operation::Incarnation => {
+                    let details: Option<IncarnationDetails> =
+                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
+                    let Some(details) = details else { continue };
+                    let mut next = HashMap::new();
+                    for (oid, (table, after)) in current.drain() {
+                        history.spans.entry(oid).or_default().push(Span {
+                            after,
+                            until: landmark.id,
+                            table,
+                        });
+                        let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
+                        history.tables[table].table_oid = oid;
+                        next.insert(oid, (table, landmark.id));
+                    }
+                    current = next;
+                }
+                _ => {}
+            }
+        }
+        for (oid, (table, after)) in current {
+            history.spans.entry(oid).or_default().push(Span {
+                after,
+                until: i64::MAX,
+                table,
+            });
+        }
+        history.keep(&alive);
+        history
+    }
+
+    /// The table of whose present rows an entry tells.
+    pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
+        self.spans
+            .get(&table_oid)?
+            .iter()
+            .find(|span| span.after < id && id < span.until)
+            .map(|span| span.table)
+    }
+
+    /// A table was emptied: what earlier spans say of it counts no more.
+    fn forget(&mut self, table: usize) {
+        for spans in self.spans.values_mut() {
+            spans.retain(|span| span.table != table);
+        }
+    }
+
+    /// Drops the tables that are not protected any more.
+    fn keep(&mut self, alive: &[bool]) {
+        let mut place = Vec::with_capacity(alive.len());
+        let mut kept = 0;
+        for alive in alive {
+            place.push(alive.then_some(kept));
+            kept += usize::from(*alive);
+        }
+        let mut index = 0;
+        self.tables.retain(|_| {
+            index += 1;
+            alive[index - 1]
+        });
+        for spans in self.spans.values_mut() {
+            spans.retain_mut(|span| match place[span.table] {
+                Some(table) => {
+                    span.table = table;
+                    true
+                }
+                None => false,
+            });
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Tamper-evident history for PostgreSQL tables.
+//!
+//! This crate is the glue between the server and the pure crate `audit-ledger`, which knows what an entry, its hash and a chain are.
+//! A change takes the path `capture` -> `chain` -> `log`; an auditor's question takes `verify` -> `log` -> `audit_ledger`.
+//!
+//! | module | subject |
+//! |--------|---------|
+//! | `capture` | a fired trigger becomes an event |
+//! | `render` | rows as JSON text |
+//! | `chain` | owning a chain, linking entries, savepoints |
+//! | `log` | the table `audit.log` |
+//! | `registry` | ledger, incarnation, which tables are protected how |
+//! | `protect` | putting tables under protection; new partitions |
+//! | `guard` | refusing changes of the extension's own tables |
+//! | `history` | what should be protected, read from the log |
+//! | `coverage` | whether it is |
+//! | `verify` | the log against itself, the tables against the log |
+//! | `views` | lines, export, states |
+//! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
+//! | `pg` | safe wrappers of the server, the only unsafe code |
+
+#![deny(ffi_unwind_calls)]
+#![warn(missing_docs)]
+
+mod capture;
+mod chain;
+mod coverage;
+mod error;
+mod guard;
+mod history;
+mod log;
+mod pg;
+mod protect;
+mod registry;
+mod render;
+mod session_cache;
+mod settings;
+mod verify;
+mod views;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/bootstrap.sql", name = "bootstrap", bootstrap);
+extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["bootstrap"]);
+extension_sql_file!("../sql/guards.sql", name = "guards", requires = ["tables"]);
+extension_sql_file!("../sql/triggers.sql", name = "triggers", requires = ["guards"]);
+extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["triggers"]);
+extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
+
+/// Called by the server when the library is loaded: by the first call of one of its functions, or at start when it is preloaded.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+    pg::xact::register();
+}

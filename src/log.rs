@@ -1,0 +1,450 @@
+//! Where entries live: the table `audit.log`. The only file that knows its columns.
+
+use std::borrow::Cow;
+
+use audit_ledger::{Actor, Entry, Hash, Operation, Stored, Table};
+use pgrx::{IntoDatum, pg_sys};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::pg::datum;
+use crate::pg::memory::Scratch;
+use crate::pg::output::Output;
+use crate::pg::relation::{Lock, Relation};
+use crate::pg::scan::{Direction, Equal, Row, TableScan, Visible, by_index};
+use crate::pg::session::{self, ClientAddress};
+use crate::pg::tuple::{self, Writer};
+use crate::registry::Objects;
+
+/// The columns of `audit.log`, in the order of `sql/tables.sql`.
+mod column {
+    pub(super) const ID: usize = 0;
+    pub(super) const LEDGER: usize = 1;
+    pub(super) const CHAIN: usize = 2;
+    pub(super) const SEQ: usize = 3;
+    pub(super) const AT: usize = 4;
+    pub(super) const XID: usize = 5;
+    pub(super) const COMMAND: usize = 6;
+    pub(super) const OP: usize = 7;
+    pub(super) const TABLE_OID: usize = 8;
+    pub(super) const TABLE_SCHEMA: usize = 9;
+    pub(super) const TABLE_NAME: usize = 10;
+    pub(super) const KEY: usize = 11;
+    pub(super) const OLD: usize = 12;
+    pub(super) const NEW: usize = 13;
+    pub(super) const LOGIN_NAME: usize = 14;
+    pub(super) const SESSION_NAME: usize = 15;
+    pub(super) const USER_NAME: usize = 16;
+    pub(super) const APPLICATION_NAME: usize = 17;
+    pub(super) const CLIENT_ADDR: usize = 18;
+    pub(super) const CONTEXT: usize = 19;
+    pub(super) const PREV: usize = 20;
+    pub(super) const HASH: usize = 21;
+    pub(super) const COUNT: usize = 22;
+}
+
+const TYPES: [pg_sys::Oid; column::COUNT] = [
+    pg_sys::INT8OID,
+    pg_sys::UUIDOID,
+    pg_sys::INT4OID,
+    pg_sys::INT8OID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::XID8OID,
+    pg_sys::INT8OID,
+    pg_sys::TEXTOID,
+    pg_sys::OIDOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::JSONOID,
+    pg_sys::JSONOID,
+    pg_sys::JSONOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::INETOID,
+    pg_sys::JSONOID,
+    pg_sys::BYTEAOID,
+    pg_sys::BYTEAOID,
+];
+
+/// The last entry of a chain, as far as the next one needs it.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) seq: u64,
+    pub(crate) id: u64,
+    pub(crate) hash: Hash,
+}
+
+impl Head {
+    /// Before the first entry of a chain.
+    pub(crate) const GENESIS: Head = Head {
+        seq: 0,
+        id: 0,
+        hash: Hash::GENESIS,
+    };
+}
+
+/// The table, open.
+pub(crate) struct Log {
+    relation: Relation,
+    pkey: pg_sys::Oid,
+    sequence: pg_sys::Oid,
+}
+
+impl Log {
+    /// Opens the table. `lock` is AccessShare to read, RowExclusive to append.
+    pub(crate) fn open(objects: &Objects, lock: Lock) -> Result<Log, Error> {
+        let relation = Relation::open(objects.log, lock);
+        if !relation.has_types(&TYPES) {
+            return Err(Error::NotInstalled);
+        }
+        Ok(Log {
+            relation,
+            pkey: objects.log_pkey,
+            sequence: objects.log_id_seq,
+        })
+    }
+
+    /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
+    /// the order of its changes.
+    pub(crate) fn next_id(&self) -> i64 {
+        tuple::next_value(self.sequence)
+    }
+
+    /// Appends an entry. `at` is the time as stored, `client` the address as stored: both say the same as in the entry.
+    pub(crate) fn append(
+        &self,
+        entry: &Entry<'_>,
+        hash: Hash,
+        at: pg_sys::TimestampTz,
+        client: Option<&ClientAddress>,
+    ) {
+        let text = |value: &Option<Cow<'_, str>>| value.as_ref().map(|value| datum::from_bytes(value.as_bytes()));
+        let number = |value: u64| (value as i64).into_datum();
+        let table = entry.table.as_ref();
+        let scratch = Scratch::new();
+        scratch.within(|| {
+            let mut row = [None; column::COUNT];
+            row[column::ID] = number(entry.id);
+            row[column::LEDGER] = Some(datum::from_uuid(&entry.ledger));
+            row[column::CHAIN] = (entry.chain as i32).into_datum();
+            row[column::SEQ] = number(entry.seq);
+            row[column::AT] = at.into_datum();
+            row[column::XID] = number(entry.xid);
+            row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
+            row[column::OP] = Some(datum::from_bytes(entry.operation.as_bytes()));
+            row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
+            row[column::TABLE_SCHEMA] = table.map(|table| datum::from_bytes(table.schema.as_bytes()));
+            row[column::TABLE_NAME] = table.map(|table| datum::from_bytes(table.name.as_bytes()));
+            row[column::KEY] = text(&entry.key);
+            row[column::OLD] = text(&entry.old);
+            row[column::NEW] = text(&entry.new);
+            row[column::LOGIN_NAME] = text(&entry.actor.login);
+            row[column::SESSION_NAME] = text(&entry.actor.session);
+            row[column::USER_NAME] = text(&entry.actor.user);
+            row[column::APPLICATION_NAME] = text(&entry.actor.application);
+            row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
+            row[column::CONTEXT] = text(&entry.context);
+            row[column::PREV] = Some(datum::from_bytes(entry.prev.as_bytes()));
+            row[column::HASH] = Some(datum::from_bytes(hash.as_bytes()));
+            Writer::new(&self.relation).insert(&row);
+        });
+    }
+
+    /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.
+    pub(crate) fn head(&self, ledger: &Uuid, chain: u32) -> Result<Head, Error> {
+        let index = Relation::open(self.pkey, Lock::AccessShare);
+        let conditions = [
+            Equal {
+                number: column::LEDGER as i16 + 1,
+                function: pg_sys::F_UUID_EQ,
+                value: datum::from_uuid(ledger),
+            },
+            Equal {
+                number: column::CHAIN as i16 + 1,
+                function: pg_sys::F_INT4EQ,
+                value: pg_sys::Datum::from(chain as i32),
+            },
+        ];
+        let mut head = Ok(Head::GENESIS);
+        by_index(
+            &self.relation,
+            &index,
+            Visible::Now,
+            &conditions,
+            Direction::Backward,
+            |row| {
+                head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
+                false
+            },
+        );
+        head
+    }
+
+    /// The highest id of the whole log, 0 when it is empty. Reads the table from end to end.
+    pub(crate) fn highest_id(&self) -> i64 {
+        let mut scan = TableScan::new(&self.relation, Visible::Now);
+        let mut highest = 0;
+        while let Some(row) = scan.next(1) {
+            highest = highest.max(row.int8(column::ID).unwrap_or(0));
+        }
+        highest
+    }
+
+    /// Moves the sequence of ids past `id`, step by step: nobody needs a right on it for that.
+    pub(crate) fn skip_ids(&self, id: i64) {
+        while tuple::next_value(self.sequence) < id {
+            pgrx::check_for_interrupts!();
+        }
+    }
+
+    /// Visits all entries in the order in which they lie in the table, seen by the running statement.
+    ///
+    /// No index takes part, so an index that lacks entries cannot hide them.
+    pub(crate) fn scan(&self, visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        self.scan_columns(column::COUNT, visit)
+    }
+
+    fn scan_columns(
+        &self,
+        columns: usize,
+        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let entries = Entries::new();
+        let scratch = Scratch::new();
+        let mut scan = TableScan::new(&self.relation, Visible::Statement);
+        while let Some(row) = scan.next(columns) {
+            scratch.within(|| visit(&entries, &row))?;
+            scratch.reset();
+        }
+        Ok(())
+    }
+
+    /// Like [`Log::scan`], but shows only what [`Entries::outline`] and [`Entries::details`] read.
+    pub(crate) fn scan_outlines(
+        &self,
+        visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.scan_columns(column::NEW + 1, visit)
+    }
+
+    /// Visits the entries of a ledger in the order of chain and seq.
+    pub(crate) fn in_order(
+        &self,
+        ledger: &Uuid,
+        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let index = Relation::open(self.pkey, Lock::AccessShare);
+        let entries = Entries::new();
+        let scratch = Scratch::new();
+        let conditions = [Equal {
+            number: column::LEDGER as i16 + 1,
+            function: pg_sys::F_UUID_EQ,
+            value: datum::from_uuid(ledger),
+        }];
+        let mut result = Ok(());
+        by_index(
+            &self.relation,
+            &index,
+            Visible::Statement,
+            &conditions,
+            Direction::Forward,
+            |row| {
+                result = scratch.within(|| visit(&entries, row));
+                scratch.reset();
+                result.is_ok()
+            },
+        );
+        result
+    }
+
+    /// The entry with this place, if it is there.
+    pub(crate) fn find<R>(
+        &self,
+        ledger: &Uuid,
+        chain: i32,
+        seq: i64,
+        read: impl FnOnce(&Entries, &Row<'_>) -> R,
+    ) -> Option<R> {
+        let index = Relation::open(self.pkey, Lock::AccessShare);
+        let entries = Entries::new();
+        let conditions = [
+            Equal {
+                number: column::LEDGER as i16 + 1,
+                function: pg_sys::F_UUID_EQ,
+                value: datum::from_uuid(ledger),
+            },
+            Equal {
+                number: column::CHAIN as i16 + 1,
+                function: pg_sys::F_INT4EQ,
+                value: pg_sys::Datum::from(chain),
+            },
+            Equal {
+                number: column::SEQ as i16 + 1,
+                function: pg_sys::F_INT8EQ,
+                value: pg_sys::Datum::from(seq),
+            },
+        ];
+        let mut read = Some(read);
+        let mut found = None;
+        by_index(
+            &self.relation,
+            &index,
+            Visible::Statement,
+            &conditions,
+            Direction::Forward,
+            |row| {
+                found = read.take().map(|read| read(&entries, row));
+                false
+            },
+        );
+        found
+    }
+}
+
+fn read_head(row: &Row<'_>) -> Result<Head, String> {
+    let positive = |index: usize, name: &str| {
+        row.int8(index)
+            .and_then(|value| u64::try_from(value).ok())
+            .ok_or_else(|| format!("its last entry has no valid {name}"))
+    };
+    Ok(Head {
+        seq: positive(column::SEQ, "seq")?,
+        id: positive(column::ID, "id")?,
+        hash: row
+            .bytes(column::HASH)
+            .and_then(|bytes| Hash::try_from(bytes).ok())
+            .ok_or("its last entry has no valid hash")?,
+    })
+}
+
+/// Reads rows of the table as entries.
+pub(crate) struct Entries {
+    inet: Output,
+    _home: Scratch,
+}
+
+/// Where a row says that it belongs, as far as that can be read: for findings about rows that are no entries.
+pub(crate) struct Place {
+    pub(crate) chain: Option<i32>,
+    pub(crate) seq: Option<i64>,
+    pub(crate) id: Option<i64>,
+}
+
+/// What an entry about a table as a whole says, as stored.
+pub(crate) struct Details {
+    pub(crate) ledger: Uuid,
+    pub(crate) chain: i32,
+    pub(crate) seq: i64,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) new: Option<String>,
+}
+
+impl Entries {
+    fn new() -> Entries {
+        let home = Scratch::new();
+        Entries {
+            inet: Output::of_type(pg_sys::INETOID, &home),
+            _home: home,
+        }
+    }
+
+    /// For a trigger on the table itself.
+    pub(crate) fn of(relation: &Relation) -> Result<Entries, Error> {
+        if relation.has_types(&TYPES) {
+            Ok(Entries::new())
+        } else {
+            Err(Error::NotInstalled)
+        }
+    }
+
+    /// The place that a row claims.
+    pub(crate) fn place(&self, row: &Row<'_>) -> Place {
+        Place {
+            chain: row.int4(column::CHAIN),
+            seq: row.int8(column::SEQ),
+            id: row.int8(column::ID),
+        }
+    }
+
+    /// Operation, id and table of a row, without reading the rest.
+    pub(crate) fn outline(&self, row: &Row<'_>) -> (Option<Operation>, i64, u32) {
+        (
+            row.text(column::OP).and_then(|text| text.parse().ok()),
+            row.int8(column::ID).unwrap_or(0),
+            row.oid(column::TABLE_OID).map_or(0, |oid| oid.to_u32()),
+        )
+    }
+
+    /// What a row says that is no row change; `None` when it has no valid place.
+    pub(crate) fn details(&self, row: &Row<'_>) -> Option<Details> {
+        Some(Details {
+            ledger: row.uuid(column::LEDGER)?,
+            chain: row.int4(column::CHAIN)?,
+            seq: row.int8(column::SEQ)?,
+            schema: row.text(column::TABLE_SCHEMA).unwrap_or_default().into_owned(),
+            name: row.text(column::TABLE_NAME).unwrap_or_default().into_owned(),
+            new: row.text(column::NEW).map(Cow::into_owned),
+        })
+    }
+
+    /// The row as an entry, or which column cannot be one's.
+    pub(crate) fn read<'a>(&self, row: &Row<'a>) -> Result<Stored<'a>, &'static str> {
+        let number =
+            |index: usize, name: &'static str| row.int8(index).and_then(|value| u64::try_from(value).ok()).ok_or(name);
+        let hash = |index: usize, name: &'static str| {
+            row.bytes(index)
+                .and_then(|bytes| Hash::try_from(bytes).ok())
+                .ok_or(name)
+        };
+        let command = match row.int8(column::COMMAND) {
+            None => None,
+            Some(command) => Some(u32::try_from(command).map_err(|_| "command")?),
+        };
+        let table = match (
+            row.oid(column::TABLE_OID),
+            row.text(column::TABLE_SCHEMA),
+            row.text(column::TABLE_NAME),
+        ) {
+            (Some(oid), Some(schema), Some(name)) => Some(Table {
+                oid: oid.to_u32(),
+                schema,
+                name,
+            }),
+            (None, None, None) => None,
+            _ => return Err("table_oid, table_schema, table_name"),
+        };
+        let entry = Entry {
+            ledger: row.uuid(column::LEDGER).ok_or("ledger")?,
+            chain: row
+                .int4(column::CHAIN)
+                .and_then(|chain| u32::try_from(chain).ok())
+                .ok_or("chain")?,
+            seq: number(column::SEQ, "seq")?,
+            prev: hash(column::PREV, "prev")?,
+            id: number(column::ID, "id")?,
+            at: row.int8(column::AT).and_then(session::to_timestamp).ok_or("at")?,
+            xid: row.int8(column::XID).map(|xid| xid as u64).ok_or("xid")?,
+            command,
+            operation: row.text(column::OP).ok_or("op")?,
+            table,
+            key: row.text(column::KEY),
+            old: row.text(column::OLD),
+            new: row.text(column::NEW),
+            actor: Actor {
+                login: row.text(column::LOGIN_NAME),
+                session: row.text(column::SESSION_NAME),
+                user: row.text(column::USER_NAME),
+                application: row.text(column::APPLICATION_NAME),
+                client: row.output(column::CLIENT_ADDR, &self.inet),
+            },
+            context: row.text(column::CONTEXT),
+        };
+        Ok(Stored {
+            entry,
+            hash: hash(column::HASH, "hash")?,
+        })
+    }
+}

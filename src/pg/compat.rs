@@ -1,0 +1,56 @@
+//! Differences between the supported majors, one function each.
+
+use pgrx::pg_sys;
+
+/// Number of this backend among all that may run at once, from 1.
+///
+/// PostgreSQL 17 replaced backend ids by the index of the process array (commit 024c5211).
+pub(crate) fn backend_number() -> u32 {
+    // SAFETY: a plain integer that is set before a backend runs its first statement and never changes afterwards.
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    let number = unsafe { pg_sys::MyBackendId };
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: as above.
+    let number = unsafe { pg_sys::MyProcNumber } + 1;
+    u32::try_from(number).unwrap_or(1).max(1)
+}
+
+/// Attribute number `index` (from 0) of a tuple descriptor.
+///
+/// PostgreSQL 18 moved the attributes behind an array of compact ones (commit 5983a4cf).
+///
+/// # Safety
+/// `desc` points to a live descriptor that outlives `'a`; `index` is below its `natts`.
+pub(crate) unsafe fn attribute<'a>(desc: pg_sys::TupleDesc, index: usize) -> &'a pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller keeps the descriptor alive and the index in range.
+    #[cfg(not(feature = "pg18"))]
+    unsafe {
+        &*(*desc).attrs.as_ptr().add(index)
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as above.
+    unsafe {
+        &*pg_sys::TupleDescAttr(desc, index as core::ffi::c_int)
+    }
+}
+
+/// Whether `role` owns the relation or is a member of its owner (superusers always).
+///
+/// PostgreSQL 16 folded the ownership checks into one function (commit afbfc029).
+pub(crate) fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up by value; raises an error for a relation that does not exist.
+    #[cfg(feature = "pg15")]
+    unsafe {
+        pg_sys::pg_class_ownercheck(relation, role)
+    }
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, role)
+    }
+}
+
+/// Whether a column is a virtual generated one, which holds no value (PostgreSQL 18).
+pub(crate) fn is_virtual(attribute: &pg_sys::FormData_pg_attribute) -> bool {
+    attribute.attgenerated as u8 == b'v'
+}

@@ -1,0 +1,87 @@
+//! Values in the server's representation: reading and making them.
+
+use pgrx::{pg_sys, varlena};
+
+/// Bytes of a variable-length value (text, json, bytea), read from out of line and uncompressed if need be.
+///
+/// The bytes live in the current memory context or in the tuple that the datum came from.
+///
+/// # Safety
+/// `datum` is a non-null value of a variable-length type; the result is not used after its tuple or memory context is gone.
+pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: the caller vouches for the type; the detoasted value has a valid header.
+    unsafe {
+        let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let length = varlena::varsize_any_exhdr(value);
+        std::slice::from_raw_parts(varlena::vardata_any(value).cast::<u8>(), length)
+    }
+}
+
+/// Text of a variable-length value. Bytes that are not UTF-8 (a damaged row) are replaced, so that they can be reported.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> std::borrow::Cow<'a, str> {
+    // SAFETY: as promised by the caller.
+    String::from_utf8_lossy(unsafe { bytes(datum) })
+}
+
+/// A text, json or bytea datum with these bytes, in the current memory context.
+pub(crate) fn from_bytes(bytes: &[u8]) -> pg_sys::Datum {
+    // The server refuses to allocate 1 GiB or more; callers check before, so that the message says what was too large.
+    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    // SAFETY: pointer and length are of one slice; the bytes are copied.
+    unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length)) }
+}
+
+/// A uuid datum that points to these bytes; valid while they are.
+pub(crate) fn from_uuid(uuid: &uuid::Uuid) -> pg_sys::Datum {
+    pg_sys::Datum::from(uuid.as_bytes().as_ptr())
+}
+
+/// The uuid that a datum points to.
+///
+/// # Safety
+/// `datum` is a non-null uuid.
+pub(crate) unsafe fn uuid(datum: pg_sys::Datum) -> uuid::Uuid {
+    // SAFETY: a uuid is 16 bytes without alignment (utils/uuid.h).
+    uuid::Uuid::from_bytes(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
+}
+
+/// Whether two non-null values of the same column are stored alike.
+///
+/// Compares bytes, not meaning: `1.0` and `1.00` differ. A value kept out of line that both rows share is not read.
+///
+/// # Safety
+/// Both are non-null values of a type with this `by_value` and `length` (pg_attribute).
+pub(crate) unsafe fn same(a: pg_sys::Datum, b: pg_sys::Datum, by_value: bool, length: i16) -> bool {
+    if by_value {
+        return a.value() == b.value();
+    }
+    let (left, right) = (a.cast_mut_ptr::<pg_sys::varlena>(), b.cast_mut_ptr::<pg_sys::varlena>());
+    // SAFETY: fixed-length values have `length` bytes; varlenas carry valid headers; -2 marks C strings.
+    unsafe {
+        match length {
+            1.. => {
+                let length = length as usize;
+                std::slice::from_raw_parts(left.cast::<u8>(), length)
+                    == std::slice::from_raw_parts(right.cast::<u8>(), length)
+            }
+            -1 => {
+                let (left_size, right_size) = (varlena::varsize_any(left), varlena::varsize_any(right));
+                // Equal bytes, headers included: equal values, be they inline, compressed or pointers out of line.
+                if left_size == right_size
+                    && std::slice::from_raw_parts(left.cast::<u8>(), left_size)
+                        == std::slice::from_raw_parts(right.cast::<u8>(), right_size)
+                {
+                    return true;
+                }
+                if pg_sys::toast_raw_datum_size(a) != pg_sys::toast_raw_datum_size(b) {
+                    return false;
+                }
+                bytes(a) == bytes(b)
+            }
+            _ => std::ffi::CStr::from_ptr(left.cast()) == std::ffi::CStr::from_ptr(right.cast()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Locks of our own in the server's lock manager.
+//!
+//! They are advisory locks with a fourth field that `pg_advisory_lock` can never set (it uses 1 and 2), so no role can take one
+//! through SQL; `pg_locks` shows them with `objsubid` 44516. Held to the end of the transaction, they survive PREPARE TRANSACTION and a
+//! restart with it, and the server releases them whatever happens. (storage/lock.h, lockfuncs.c)
+
+use pgrx::pg_sys;
+
+/// Fourth field of our lock tags.
+const AUDIT: u16 = 0xADE4;
+
+/// What can be locked.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// The right to append to a chain.
+    Chain(u32),
+    /// The right to change what the ledger is: its creation, its incarnation, the set of protected tables.
+    Ledger,
+}
+
+/// Locks the target exclusively to the end of the transaction if it is free; says whether it did. Never waits.
+pub(crate) fn try_lock(target: Target) -> bool {
+    acquire(target, true)
+}
+
+/// Locks the target exclusively to the end of the transaction; waits for it, subject to `lock_timeout` and deadlock detection.
+pub(crate) fn lock(target: Target) {
+    acquire(target, false);
+}
+
+fn acquire(target: Target, dont_wait: bool) -> bool {
+    let (class, number) = match target {
+        Target::Chain(number) => (0, number),
+        Target::Ledger => (1, 0),
+    };
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: a plain integer, fixed once a backend is connected.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: class,
+        locktag_field3: number,
+        locktag_field4: AUDIT,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // A lock belongs to the resource owner that is current; ours must outlive a savepoint that is rolled back.
+    let _owner = TopOwner::new();
+    // SAFETY: the tag is fully set and outlives the call.
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, dont_wait) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Makes the transaction's resource owner the current one while it lives.
+struct TopOwner {
+    former: pg_sys::ResourceOwner,
+}
+
+impl TopOwner {
+    fn new() -> TopOwner {
+        // SAFETY: both are valid inside a transaction, and only code inside a transaction locks.
+        unsafe {
+            let former = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+            TopOwner { former }
+        }
+    }
+}
+
+impl Drop for TopOwner {
+    fn drop(&mut self) {
+        // SAFETY: the owner that was current before; it outlives this frame.
+        unsafe { pg_sys::CurrentResourceOwner = self.former }
+    }
+}

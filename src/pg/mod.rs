@@ -1,0 +1,22 @@
+//! Thin safe wrappers over the server's C interface.
+//!
+//! The only home of hand-written `unsafe` and of differences between major versions. Nothing here knows what an entry is.
+//!
+//! Two rules keep it sound. Every call into the server goes through pgrx's guarded bindings (or through the guarded declarations in
+//! `server`), so an `ERROR` arrives in Rust as a panic and destructors run. And no `RefCell` is borrowed across such a call, because
+//! the server may call back into us (invalidation, end of transaction) from inside of it.
+
+pub(crate) mod catalog;
+pub(crate) mod compat;
+pub(crate) mod datum;
+pub(crate) mod fmgr;
+pub(crate) mod lock;
+pub(crate) mod memory;
+pub(crate) mod output;
+pub(crate) mod relation;
+pub(crate) mod scan;
+mod server;
+pub(crate) mod session;
+pub(crate) mod trigger;
+pub(crate) mod tuple;
+pub(crate) mod xact;

@@ -1,0 +1,358 @@
+//! Open relations and what the catalogs say of them.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::{PgList, pg_sys};
+
+use super::{compat, server};
+
+/// Lock modes that we take on relations (storage/lockdefs.h).
+#[derive(Clone, Copy)]
+pub(crate) enum Lock {
+    /// The lock is held already, by whoever called us.
+    Held = 0,
+    /// Readers: waits only for ACCESS EXCLUSIVE.
+    AccessShare = 1,
+    /// Writers.
+    RowExclusive = 3,
+    /// Keeps writers out: what CREATE TRIGGER takes.
+    ShareRowExclusive = 6,
+}
+
+/// An open relation, closed when dropped. Its lock stays to the end of the transaction.
+pub(crate) struct Relation {
+    ptr: pg_sys::Relation,
+    close: bool,
+}
+
+impl Relation {
+    /// Opens a relation that must exist.
+    pub(crate) fn open(oid: pg_sys::Oid, lock: Lock) -> Relation {
+        // SAFETY: by value; raises an error when there is no such relation.
+        Relation {
+            ptr: unsafe { pg_sys::relation_open(oid, lock as pg_sys::LOCKMODE) },
+            close: true,
+        }
+    }
+
+    /// Opens a relation if it exists.
+    pub(crate) fn try_open(oid: pg_sys::Oid, lock: Lock) -> Option<Relation> {
+        // SAFETY: by value; gives null when there is no such relation.
+        let ptr = unsafe { pg_sys::try_relation_open(oid, lock as pg_sys::LOCKMODE) };
+        (!ptr.is_null()).then_some(Relation { ptr, close: true })
+    }
+
+    /// A relation that somebody else keeps open.
+    ///
+    /// # Safety
+    /// `ptr` stays open while the result is used.
+    pub(super) unsafe fn borrowed(ptr: pg_sys::Relation) -> Relation {
+        Relation { ptr, close: false }
+    }
+
+    /// The server's pointer, valid while `self` is.
+    pub(super) fn as_ptr(&self) -> pg_sys::Relation {
+        self.ptr
+    }
+
+    fn class(&self) -> &pg_sys::FormData_pg_class {
+        // SAFETY: an open relation has a valid rd_rel.
+        unsafe { &*(*self.ptr).rd_rel }
+    }
+
+    /// Object id.
+    pub(crate) fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: an open relation is a valid struct.
+        unsafe { (*self.ptr).rd_id }
+    }
+
+    /// Name without schema.
+    pub(crate) fn name(&self) -> String {
+        name_string(&self.class().relname)
+    }
+
+    /// Object id of the schema.
+    pub(crate) fn schema_oid(&self) -> pg_sys::Oid {
+        self.class().relnamespace
+    }
+
+    /// Name of the schema.
+    pub(crate) fn schema(&self) -> String {
+        schema_name(self.schema_oid()).unwrap_or_default()
+    }
+
+    /// `pg_class.relkind`.
+    pub(crate) fn kind(&self) -> char {
+        char::from(self.class().relkind as u8)
+    }
+
+    /// `pg_class.relpersistence`.
+    pub(crate) fn persistence(&self) -> char {
+        char::from(self.class().relpersistence as u8)
+    }
+
+    /// Whether the relation belongs to the system: made by initdb, or in a schema of the catalogs.
+    pub(crate) fn is_system(&self) -> bool {
+        // SAFETY: looks at object ids only.
+        self.oid().to_u32() < pg_sys::FirstNormalObjectId || unsafe { pg_sys::IsCatalogNamespace(self.schema_oid()) }
+    }
+
+    /// Whether the relation is a partition.
+    pub(crate) fn is_partition(&self) -> bool {
+        self.class().relispartition
+    }
+
+    /// `pg_class.relhastriggers`: whether the server looks for triggers at all.
+    pub(crate) fn has_triggers(&self) -> bool {
+        self.class().relhastriggers
+    }
+
+    /// Columns in the order of their numbers, without dropped ones and without virtual generated ones.
+    pub(crate) fn columns(&self) -> Vec<Column> {
+        let desc = self.desc();
+        // SAFETY: the descriptor belongs to the open relation; the index is below natts.
+        (0..self.width())
+            .map(|index| unsafe { compat::attribute(desc, index) })
+            .filter(|attribute| !attribute.attisdropped && !compat::is_virtual(attribute))
+            .map(|attribute| Column {
+                index: attribute.attnum as usize - 1,
+                name: name_string(&attribute.attname),
+                type_oid: attribute.atttypid,
+                base_type: base_type(attribute.atttypid),
+                by_value: attribute.attbyval,
+                length: attribute.attlen,
+            })
+            .collect()
+    }
+
+    /// Names of all live columns, virtual ones included.
+    pub(crate) fn column_names(&self) -> Vec<(i16, String)> {
+        let desc = self.desc();
+        // SAFETY: as in `columns`.
+        (0..self.width())
+            .map(|index| unsafe { compat::attribute(desc, index) })
+            .filter(|attribute| !attribute.attisdropped)
+            .map(|attribute| (attribute.attnum, name_string(&attribute.attname)))
+            .collect()
+    }
+
+    /// Whether the table has just these columns, by type, and none was dropped.
+    pub(crate) fn has_types(&self, types: &[pg_sys::Oid]) -> bool {
+        let desc = self.desc();
+        self.width() == types.len()
+            && types.iter().enumerate().all(|(index, expected)| {
+                // SAFETY: as in `columns`.
+                let attribute = unsafe { compat::attribute(desc, index) };
+                attribute.atttypid == *expected && !attribute.attisdropped
+            })
+    }
+
+    /// Number of attributes, dropped ones included: the width of a deformed row.
+    pub(crate) fn width(&self) -> usize {
+        // SAFETY: an open relation has a descriptor.
+        unsafe { (*self.desc()).natts as usize }
+    }
+
+    pub(super) fn desc(&self) -> pg_sys::TupleDesc {
+        // SAFETY: an open relation has a descriptor.
+        unsafe { (*self.ptr).rd_att }
+    }
+
+    /// Numbers of the columns of the primary key, ascending; empty when there is none.
+    pub(crate) fn primary_key(&self) -> Vec<i16> {
+        // SAFETY: the relation is open; RelationGetIndexList fills rd_pkindex and gives a list in the current context.
+        let index = unsafe {
+            pg_sys::RelationGetIndexList(self.ptr);
+            (*self.ptr).rd_pkindex
+        };
+        if index == pg_sys::InvalidOid {
+            return Vec::new();
+        }
+        let index = Relation::open(index, Lock::AccessShare);
+        // SAFETY: an open index has rd_index; indkey holds indnatts numbers, the key columns first.
+        let mut numbers = unsafe {
+            let form = &*(*index.ptr).rd_index;
+            let count = form.indnkeyatts as usize;
+            std::slice::from_raw_parts(form.indkey.values.as_ptr(), count).to_vec()
+        };
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// The triggers, internal ones included, in no particular order.
+    pub(crate) fn triggers(&self) -> Vec<Trigger> {
+        // SAFETY: trigdesc, when not null, holds numtriggers valid elements for as long as the relation is open.
+        unsafe {
+            let desc = (*self.ptr).trigdesc;
+            if desc.is_null() {
+                return Vec::new();
+            }
+            let triggers = std::slice::from_raw_parts((*desc).triggers, (*desc).numtriggers as usize);
+            triggers.iter().map(|trigger| Trigger::read(trigger)).collect()
+        }
+    }
+}
+
+impl Drop for Relation {
+    fn drop(&mut self) {
+        if self.close {
+            // SAFETY: opened by us and closed once; NoLock keeps the lock to the end of the transaction.
+            unsafe { pg_sys::relation_close(self.ptr, pg_sys::NoLock as pg_sys::LOCKMODE) }
+        }
+    }
+}
+
+/// A column that holds values.
+#[derive(Clone)]
+pub(crate) struct Column {
+    /// Place in a deformed row, from 0.
+    pub(crate) index: usize,
+    pub(crate) name: String,
+    pub(crate) type_oid: pg_sys::Oid,
+    /// The type itself, or what the domain is over.
+    pub(crate) base_type: pg_sys::Oid,
+    pub(crate) by_value: bool,
+    pub(crate) length: i16,
+}
+
+/// A trigger as the server will fire it.
+pub(crate) struct Trigger {
+    pub(crate) oid: pg_sys::Oid,
+    pub(crate) name: String,
+    pub(crate) function: pg_sys::Oid,
+    /// `pg_trigger.tgtype`: timing, level and events.
+    pub(crate) kind: i16,
+    /// `pg_trigger.tgenabled`; `A` is ENABLE ALWAYS.
+    pub(crate) enabled: char,
+    /// Whether it has arguments, a WHEN clause, a column list or transition tables.
+    pub(crate) restricted: bool,
+    /// Whether it was cloned from a trigger of the partitioned table above.
+    pub(crate) cloned: bool,
+}
+
+impl Trigger {
+    /// # Safety
+    /// `trigger` is an element of a live trigger descriptor.
+    unsafe fn read(trigger: &pg_sys::Trigger) -> Trigger {
+        // SAFETY: tgname is a C string of the descriptor.
+        let name = unsafe { CStr::from_ptr(trigger.tgname) }.to_string_lossy().into_owned();
+        Trigger {
+            oid: trigger.tgoid,
+            name,
+            function: trigger.tgfoid,
+            kind: trigger.tgtype,
+            enabled: char::from(trigger.tgenabled as u8),
+            restricted: is_restricted(trigger),
+            cloned: trigger.tgisclone,
+        }
+    }
+}
+
+/// Whether a trigger has arguments, a WHEN clause, a column list or transition tables: ours have none.
+pub(super) fn is_restricted(trigger: &pg_sys::Trigger) -> bool {
+    trigger.tgnargs != 0
+        || trigger.tgnattr != 0
+        || !trigger.tgqual.is_null()
+        || !trigger.tgoldtable.is_null()
+        || !trigger.tgnewtable.is_null()
+}
+
+/// A relation and all its partitions and inheritance children, at any depth, each locked. The relation itself comes first.
+pub(crate) fn with_descendants(oid: pg_sys::Oid, lock: Lock) -> Vec<pg_sys::Oid> {
+    // SAFETY: by value; the list is allocated in the current memory context.
+    unsafe { oids(server::find_all_inheritors(oid, lock as pg_sys::LOCKMODE)) }
+}
+
+/// The partitioned tables above a partition, nearest first.
+pub(crate) fn ancestors(oid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: by value; raises an error when a parent is missing from the catalog.
+    unsafe { oids(server::get_partition_ancestors(oid)) }
+}
+
+/// # Safety
+/// `list` is a valid list of object ids or null.
+unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
+    // SAFETY: as promised by the caller.
+    unsafe { PgList::<pg_sys::Oid>::from_pg(list) }.iter_oid().collect()
+}
+
+/// Whether the relation has, or had, partitions or inheritance children.
+pub(crate) fn may_have_children(oid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up by value; false for a relation that does not exist.
+    unsafe { server::has_subclass(oid) }
+}
+
+/// Object id of the relation `name` in the schema, if there is one.
+pub(crate) fn find(schema: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up; the name is a C string.
+    let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Object id of a schema, if there is one.
+pub(crate) fn find_schema(name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up; the name is a C string.
+    let oid = unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Name of a schema, if there is one.
+pub(crate) fn schema_name(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: gives null or a C string in the current context.
+    unsafe { owned(pg_sys::get_namespace_name(oid)) }
+}
+
+/// Schema and name of a relation, if it exists.
+pub(crate) fn qualified_name(oid: pg_sys::Oid) -> Option<(String, String)> {
+    // SAFETY: gives null or a C string in the current context.
+    let name = unsafe { owned(pg_sys::get_rel_name(oid)) }?;
+    // SAFETY: by value.
+    let schema = schema_name(unsafe { pg_sys::get_rel_namespace(oid) })?;
+    Some((schema, name))
+}
+
+/// Object id of the function `audit.name()` without arguments, if there is one.
+pub(crate) fn find_trigger_function(schema: &str, name: &str) -> Option<pg_sys::Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: makeString copies nothing, but both C strings outlive the call; the look-up does not keep them.
+    let oid = unsafe {
+        let mut names = PgList::<pg_sys::Node>::new();
+        names.push(pg_sys::makeString(schema.as_ptr().cast_mut()).cast());
+        names.push(pg_sys::makeString(name.as_ptr().cast_mut()).cast());
+        pg_sys::LookupFuncName(names.into_pg(), 0, std::ptr::null(), true)
+    };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// What a domain is over; any other type itself.
+pub(crate) fn base_type(type_oid: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a catalog look-up by value.
+    unsafe { pg_sys::getBaseType(type_oid) }
+}
+
+/// Whether a role may read the whole table.
+pub(crate) fn may_select(oid: pg_sys::Oid) -> bool {
+    // SAFETY: catalog look-ups by value.
+    unsafe {
+        let role = pg_sys::GetUserId();
+        pg_sys::pg_class_aclcheck(oid, role, pg_sys::ACL_SELECT as pg_sys::AclMode) == pg_sys::AclResult::ACLCHECK_OK
+            && pg_sys::check_enable_rls(oid, role, true) != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
+}
+
+/// # Safety
+/// `name` is null or a C string.
+unsafe fn owned(name: *mut core::ffi::c_char) -> Option<String> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: as promised by the caller.
+    Some(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+}
+
+fn name_string(name: &pg_sys::NameData) -> String {
+    // SAFETY: NameData is 64 bytes with a terminating zero (c.h).
+    unsafe { CStr::from_ptr(name.data.as_ptr()) }
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,287 @@
+//! Reading the rows of a table, and of an index in its order, below SQL: no rule, policy, view or operator of a user takes part.
+
+use std::borrow::Cow;
+
+use pgrx::{FromDatum, pg_sys};
+
+use super::datum;
+use super::output::Output;
+use super::relation::{Column, Relation};
+
+/// Which rows a scan sees.
+#[derive(Clone, Copy)]
+pub(crate) enum Visible {
+    /// What the running statement sees: its snapshot.
+    Statement,
+    /// Whatever is committed at this moment, and all that this transaction wrote, whatever the isolation level.
+    /// Takes no part in SERIALIZABLE's bookkeeping: that is kept for MVCC snapshots only (predicate.c, SerializationNeededForRead).
+    Now,
+}
+
+impl Visible {
+    fn snapshot(self) -> pg_sys::Snapshot {
+        // SAFETY: a statement always has an active snapshot; SnapshotSelfData is a static of the server.
+        unsafe {
+            match self {
+                Visible::Statement => pg_sys::GetActiveSnapshot(),
+                Visible::Now => &raw mut pg_sys::SnapshotSelfData,
+            }
+        }
+    }
+}
+
+/// One row, deformed: values and null flags by column index. Valid until the scan moves on.
+pub(crate) struct Row<'a> {
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl<'a> Row<'a> {
+    /// # Safety
+    /// Both slices have the width of the row and the values are of the columns' types.
+    pub(super) unsafe fn new(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Row<'a> {
+        Row { values, nulls }
+    }
+
+    fn get(&self, index: usize) -> Option<pg_sys::Datum> {
+        (!self.nulls[index]).then(|| self.values[index])
+    }
+
+    /// Value of a column of the row's table; `None` for NULL.
+    pub(crate) fn value(&self, column: &'a Column) -> Option<Value<'a>> {
+        self.get(column.index).map(|datum| Value { datum, column })
+    }
+}
+
+/// Columns of our own tables, whose types [`Relation::has_types`] has checked. All give `None` for NULL; indexes count from 0.
+impl<'a> Row<'a> {
+    pub(crate) fn boolean(&self, index: usize) -> Option<bool> {
+        self.get(index).map(|datum| datum.value() & 1 == 1)
+    }
+
+    pub(crate) fn character(&self, index: usize) -> Option<char> {
+        self.get(index).map(|datum| char::from(datum.value() as u8))
+    }
+
+    pub(crate) fn int4(&self, index: usize) -> Option<i32> {
+        self.get(index).map(|datum| datum.value() as i32)
+    }
+
+    pub(crate) fn int8(&self, index: usize) -> Option<i64> {
+        self.get(index).map(|datum| datum.value() as i64)
+    }
+
+    pub(crate) fn oid(&self, index: usize) -> Option<pg_sys::Oid> {
+        self.get(index).map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    pub(crate) fn uuid(&self, index: usize) -> Option<uuid::Uuid> {
+        // SAFETY: the column is of type uuid, as checked.
+        self.get(index).map(|datum| unsafe { datum::uuid(datum) })
+    }
+
+    /// A text or json column.
+    pub(crate) fn text(&self, index: usize) -> Option<Cow<'a, str>> {
+        // SAFETY: the column is of type text or json, as checked; the row outlives the result.
+        self.get(index).map(|datum| unsafe { datum::text(datum) })
+    }
+
+    /// A column of type name.
+    pub(super) fn name(&self, index: usize) -> Option<&'a std::ffi::CStr> {
+        // SAFETY: only asked for columns of type name: 64 bytes with a terminating zero.
+        self.get(index)
+            .map(|datum| unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) })
+    }
+
+    /// A bytea column.
+    pub(crate) fn bytes(&self, index: usize) -> Option<&'a [u8]> {
+        // SAFETY: the column is of type bytea, as checked; the row outlives the result.
+        self.get(index).map(|datum| unsafe { datum::bytes(datum) })
+    }
+
+    /// A column of any type as its output function prints it.
+    pub(crate) fn output(&self, index: usize, output: &Output) -> Option<Cow<'a, str>> {
+        // SAFETY: the column is of the type that the output function was looked up for, as checked.
+        self.get(index)
+            .map(|datum| String::from_utf8_lossy(unsafe { output.text(datum) }))
+    }
+
+    /// An array column whose elements are `T`; null elements are left out.
+    pub(crate) fn array<T>(&self, index: usize) -> Option<Vec<T>>
+    where
+        Vec<Option<T>>: FromDatum,
+    {
+        // SAFETY: the column is an array of T's type, as checked.
+        let elements = unsafe { Vec::<Option<T>>::from_datum(self.get(index)?, false) }?;
+        Some(elements.into_iter().flatten().collect())
+    }
+}
+
+/// A non-null value of a column.
+#[derive(Clone, Copy)]
+pub(crate) struct Value<'a> {
+    datum: pg_sys::Datum,
+    column: &'a Column,
+}
+
+impl<'a> Value<'a> {
+    /// The datum itself; for types passed by value, the value.
+    pub(crate) fn datum(&self) -> pg_sys::Datum {
+        self.datum
+    }
+
+    /// Bytes of a value of variable length; nothing for other types.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        if self.column.length != -1 {
+            return &[];
+        }
+        // SAFETY: the column's length says that the value is a varlena.
+        unsafe { datum::bytes(self.datum) }
+    }
+
+    /// Text by the output function of the column's type.
+    pub(crate) fn text(&self, output: &Output) -> &'a [u8] {
+        assert!(
+            output.is_of(self.column.base_type),
+            "the output function must be that of the column's type"
+        );
+        // SAFETY: asserted above.
+        unsafe { output.text(self.datum) }
+    }
+
+    /// Whether another value of the same column is stored alike; see [`datum::same`].
+    pub(crate) fn is_same(&self, other: &Value<'_>) -> bool {
+        assert_eq!(self.column.type_oid, other.column.type_oid, "values of one column");
+        // SAFETY: both are of the column's type, and its length and passing come from the catalog.
+        unsafe { datum::same(self.datum, other.datum, self.column.by_value, self.column.length) }
+    }
+}
+
+/// A sequential scan of a table.
+pub(crate) struct TableScan<'a> {
+    relation: &'a Relation,
+    scan: pg_sys::TableScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl<'a> TableScan<'a> {
+    /// Begins a scan of the whole table.
+    pub(crate) fn new(relation: &'a Relation, visible: Visible) -> TableScan<'a> {
+        // SAFETY: the relation is open and outlives the scan; no scan keys.
+        unsafe {
+            let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
+            let scan = pg_sys::table_beginscan(relation.as_ptr(), visible.snapshot(), 0, std::ptr::null_mut());
+            TableScan { relation, scan, slot }
+        }
+    }
+
+    /// The next row, with its first `columns` columns deformed.
+    pub(crate) fn next(&mut self, columns: usize) -> Option<Row<'_>> {
+        pgrx::check_for_interrupts!();
+        // SAFETY: scan and slot are live until Drop; a slot of this relation has natts values.
+        unsafe {
+            if !pg_sys::table_scan_getnextslot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                return None;
+            }
+            let columns = columns.min(self.relation.width());
+            pg_sys::slot_getsomeattrs_int(self.slot, columns as core::ffi::c_int);
+            Some(Row::new(
+                std::slice::from_raw_parts((*self.slot).tts_values, columns),
+                std::slice::from_raw_parts((*self.slot).tts_isnull, columns),
+            ))
+        }
+    }
+}
+
+impl Drop for TableScan<'_> {
+    fn drop(&mut self) {
+        // SAFETY: both were created in `new` and are released once; the relation is still open.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::table_endscan(self.scan);
+        }
+    }
+}
+
+/// Direction of an index scan.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction {
+    Forward,
+    Backward,
+}
+
+/// A condition `column = value` on a leading column of a btree index.
+#[derive(Clone, Copy)]
+pub(crate) struct Equal {
+    /// Number of the table's column, from 1 (the scan itself finds its place in the index).
+    pub(crate) number: i16,
+    /// The type's own equality function, such as `F_INT4EQ`.
+    pub(crate) function: u32,
+    pub(crate) value: pg_sys::Datum,
+}
+
+/// Scans a table in the order of a btree index, with conditions on its leading columns, calling `visit` with each row until it gives false.
+pub(crate) fn by_index(
+    table: &Relation,
+    index: &Relation,
+    visible: Visible,
+    conditions: &[Equal],
+    direction: Direction,
+    mut visit: impl FnMut(&Row<'_>) -> bool,
+) {
+    let mut keys: Vec<pg_sys::ScanKeyData> = conditions
+        .iter()
+        .map(|condition| {
+            let mut key = pg_sys::ScanKeyData::default();
+            // SAFETY: the key is ours; the function is a builtin equality of the index column's type.
+            unsafe {
+                pg_sys::ScanKeyInit(
+                    &mut key,
+                    condition.number,
+                    pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+                    pg_sys::Oid::from(condition.function),
+                    condition.value,
+                );
+            }
+            key
+        })
+        .collect();
+    let direction = match direction {
+        Direction::Forward => pg_sys::ScanDirection::ForwardScanDirection,
+        Direction::Backward => pg_sys::ScanDirection::BackwardScanDirection,
+    };
+    let width = table.width();
+    let mut values = vec![pg_sys::Datum::null(); width];
+    let mut nulls = vec![true; width];
+    // SAFETY: both relations are open; the keys live to the end of the scan; each tuple is valid until the next call.
+    unsafe {
+        let scan = Ordered(pg_sys::systable_beginscan_ordered(
+            table.as_ptr(),
+            index.as_ptr(),
+            visible.snapshot(),
+            keys.len() as core::ffi::c_int,
+            keys.as_mut_ptr(),
+        ));
+        loop {
+            pgrx::check_for_interrupts!();
+            let tuple = pg_sys::systable_getnext_ordered(scan.0, direction);
+            if tuple.is_null() {
+                break;
+            }
+            pg_sys::heap_deform_tuple(tuple, table.desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            if !visit(&Row::new(&values, &nulls)) {
+                break;
+            }
+        }
+    }
+}
+
+/// An ordered scan that is ended when dropped, so that an error in between leaks no buffer pin.
+struct Ordered(pg_sys::SysScanDesc);
+
+impl Drop for Ordered {
+    fn drop(&mut self) {
+        // SAFETY: begun once, ended once, while table and index are open.
+        unsafe { pg_sys::systable_endscan_ordered(self.0) }
+    }
+}

@@ -1,0 +1,65 @@
+//! Ends of transactions and savepoints, and identifiers of both.
+
+use core::ffi::c_void;
+
+use pgrx::{pg_guard, pg_sys};
+
+use crate::{chain, session_cache};
+
+/// Registers the callbacks of this module, once per process.
+pub(crate) fn register() {
+    // SAFETY: the callbacks live as long as the library, which is never unloaded.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_subtransaction), std::ptr::null_mut());
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::null());
+    }
+}
+
+/// Identifier of the current savepoint level; 1 outside of any.
+pub(crate) fn subtransaction() -> u32 {
+    // SAFETY: reads the transaction state.
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
+}
+
+/// Full transaction id of the current transaction, assigned now if it has none yet.
+pub(crate) fn transaction_id() -> u64 {
+    // SAFETY: called inside a transaction that writes.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// Makes what this command has written visible to what follows in it.
+pub(crate) fn next_command() {
+    // SAFETY: called inside a transaction, outside of parallel mode.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
+    if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
+        chain::end_of_transaction();
+        session_cache::end_of_transaction();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    this: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    match event {
+        SUBXACT_EVENT_COMMIT_SUB => chain::savepoint_released(this, parent),
+        SUBXACT_EVENT_ABORT_SUB => chain::savepoint_rolled_back(this),
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    session_cache::relation_changed(relation);
+}

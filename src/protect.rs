@@ -1,0 +1,413 @@
+//! Putting tables under protection and taking them out.
+
+use std::ffi::CStr;
+
+use audit_ledger::Operation;
+use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{baseline_row, protected_table};
+use crate::chain::{self, Event, Recorder, table_of};
+use crate::error::Error;
+use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
+use crate::pg::lock::{self, Target};
+use crate::pg::relation::{self, Lock, Relation};
+use crate::pg::scan::{TableScan, Visible};
+use crate::pg::trigger::{self, ROW_KIND, TRUNCATE_KIND};
+use crate::pg::{compat, memory::Scratch, session, xact};
+use crate::registry::{self, Objects, Registration, images};
+use crate::session_cache::{self, display_name};
+
+sql_function!(audit_protect, pg_finfo_audit_protect, protect);
+sql_function!(audit_unprotect, pg_finfo_audit_unprotect, unprotect);
+sql_function!(audit_cover, pg_finfo_audit_cover, cover_new_tables);
+
+/// Name of the trigger that records row changes. Triggers of one event fire in the order of their names; an earlier one may change the row again, which is why
+/// entries carry the number of the command.
+pub(crate) const ROW_TRIGGER: &CStr = c"audit_row";
+/// Name of the trigger that records TRUNCATE.
+pub(crate) const TRUNCATE_TRIGGER: &CStr = c"audit_truncate";
+
+/// `new` of a PROTECT entry: docs/format.md, section 3.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProtectDetails {
+    pub(crate) kind: char,
+    pub(crate) images: String,
+    pub(crate) exclude: Vec<String>,
+    pub(crate) baseline: bool,
+}
+
+impl ProtectDetails {
+    pub(crate) fn of(registration: &Registration) -> ProtectDetails {
+        ProtectDetails {
+            kind: registration.kind,
+            images: images(registration.full_images).to_owned(),
+            exclude: registration.exclude.clone(),
+            baseline: registration.baseline,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct UnprotectDetails<'a> {
+    reason: &'a str,
+}
+
+/// `new` of an INCARNATION entry: docs/format.md, section 3.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct IncarnationDetails {
+    pub(crate) system_identifier: String,
+    pub(crate) database_oid: u32,
+    pub(crate) tables: std::collections::BTreeMap<String, u32>,
+}
+
+/// What the INCARNATION entry of this database says: which table of the registry had which object id before.
+pub(crate) fn incarnation_details(objects: &Objects) -> Result<String, Error> {
+    let tables = registry::all(objects, Visible::Now)?
+        .into_iter()
+        .map(|registration| {
+            (
+                registration.known_as.to_u32().to_string(),
+                registration.relation.to_u32(),
+            )
+        })
+        .collect();
+    json(&IncarnationDetails {
+        system_identifier: session::system_identifier().to_string(),
+        database_oid: session::database().to_u32(),
+        tables,
+    })
+}
+
+fn json(value: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::Damaged {
+        what: error.to_string(),
+    })
+}
+
+/// How a table is to be protected.
+struct Wish {
+    exclude: Vec<String>,
+    full_images: bool,
+    baseline: bool,
+}
+
+/// `audit.protect(relation, exclude, images, baseline)`: gives the number of tables put under protection.
+fn protect(call: &Call) -> Result<i64, Error> {
+    let oid: pg_sys::Oid = call.argument(0).ok_or(Error::NullArgument { argument: "relation" })?;
+    let exclude: Vec<Option<String>> = call.argument(1).ok_or(Error::NullArgument { argument: "exclude" })?;
+    let exclude = exclude
+        .into_iter()
+        .collect::<Option<_>>()
+        .ok_or(Error::NullArgument { argument: "exclude" })?;
+    let images: String = call.argument(2).ok_or(Error::NullArgument { argument: "images" })?;
+    let full_images = registry::is_full(&images).ok_or(Error::BadImages { images })?;
+    let baseline = call.argument(3).ok_or(Error::NullArgument { argument: "baseline" })?;
+
+    let objects = session_cache::objects()?;
+    lock::lock(Target::Ledger);
+    // Keeps writers out until the end of the transaction: the baseline is the state that the first entry after it starts from.
+    let Some(root) = Relation::try_open(oid, Lock::ShareRowExclusive) else {
+        return Err(Error::NoSuchTable { oid: oid.to_u32() });
+    };
+    check_owner(&root)?;
+    check_kind(&objects, &root)?;
+    if registry::find(&objects, oid)?.is_some() {
+        return Err(Error::AlreadyProtected {
+            relation: display_name(oid),
+        });
+    }
+    let wish = Wish {
+        exclude,
+        full_images,
+        baseline,
+    };
+    let members = relation::with_descendants(oid, Lock::ShareRowExclusive);
+    for member in &members[1..] {
+        let child = Relation::open(*member, Lock::Held);
+        check_kind(&objects, &child)?;
+        if registry::find(&objects, *member)?.is_some() {
+            return Err(Error::ChildProtected {
+                relation: display_name(oid),
+                child: display_name(*member),
+            });
+        }
+    }
+    for member in &members {
+        check_columns(&Relation::open(*member, Lock::Held), &wish)?;
+    }
+    chain::ensure_ledger(&objects)?;
+    drop(root);
+    for member in &members {
+        attach(&objects, *member, &wish, *member == oid)?;
+    }
+    Ok(members.len() as i64)
+}
+
+/// Makes the triggers of one table, registers it, and records PROTECT and its baseline.
+fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Result<(), Error> {
+    // A partition has its row trigger already: cloned from the table above.
+    if !has_trigger(oid, objects.row_function) {
+        trigger::create(oid, ROW_TRIGGER, objects.row_function, ROW_KIND);
+    }
+    if !has_trigger(oid, objects.truncate_function) {
+        trigger::create(oid, TRUNCATE_TRIGGER, objects.truncate_function, TRUNCATE_KIND);
+    }
+    xact::next_command();
+    let table = Relation::open(oid, Lock::Held);
+    let columns = table.column_names();
+    let number_of = |name: &String| {
+        columns
+            .iter()
+            .find(|(_, other)| other == name)
+            .map_or(0, |(number, _)| *number)
+    };
+    let mut registration = Registration {
+        relation: oid,
+        known_as: oid,
+        kind: table.kind(),
+        protect_id: 0,
+        is_root,
+        full_images: wish.full_images,
+        baseline: wish.baseline,
+        exclude_numbers: wish.exclude.iter().map(number_of).collect(),
+        exclude: wish.exclude.clone(),
+    };
+    let details = json(&ProtectDetails::of(&registration))?;
+    let mut recorder = Recorder::open(objects)?;
+    let (schema, name) = (table.schema(), table.name());
+    registration.protect_id = recorder.record(&Event::of_table(
+        Operation::Protect,
+        table_of(oid, &schema, &name),
+        Some(&details),
+    ))?;
+    registry::add(objects, &[registration])?;
+    xact::next_command();
+    if wish.baseline && table.kind() == 'r' {
+        record_baseline(objects, &table, &mut recorder)?;
+    }
+    Ok(())
+}
+
+/// Records all rows of a table as they are.
+fn record_baseline(objects: &Objects, relation: &Relation, recorder: &mut Recorder<'_>) -> Result<(), Error> {
+    let table = protected_table(objects, relation)?;
+    let (mut key, mut new) = (Vec::new(), Vec::new());
+    let scratch = Scratch::new();
+    // Everything committed, not the snapshot of a transaction that may be older than the last change: the lock keeps writers out.
+    let mut scan = TableScan::new(relation, Visible::Now);
+    while let Some(row) = scan.next(relation.width()) {
+        scratch.within(|| baseline_row(&table, &row, &mut key, &mut new, recorder))?;
+        scratch.reset();
+    }
+    Ok(())
+}
+
+/// `audit.unprotect(relation, reason)`: gives the number of tables taken out of protection.
+///
+/// A table that was dropped is named by its object id: `audit.unprotect(16400, 'dropped with release 7')`.
+fn unprotect(call: &Call) -> Result<i64, Error> {
+    let oid: pg_sys::Oid = call.argument(0).ok_or(Error::NullArgument { argument: "relation" })?;
+    let reason: String = call.argument(1).ok_or(Error::NullArgument { argument: "reason" })?;
+    if reason.trim().is_empty() {
+        return Err(Error::EmptyReason);
+    }
+    let objects = session_cache::objects()?;
+    lock::lock(Target::Ledger);
+    let root = Relation::try_open(oid, Lock::ShareRowExclusive);
+    if let Some(root) = &root {
+        check_owner(root)?;
+    } else if !session::is_superuser() {
+        return Err(Error::NoSuchTable { oid: oid.to_u32() });
+    }
+    let all = registry::all(&objects, Visible::Now)?;
+    let registered = |oid: pg_sys::Oid| all.iter().find(|registration| registration.relation == oid);
+    if registered(oid).is_none() {
+        return Err(Error::NotProtected {
+            relation: display_name(oid),
+        });
+    }
+    let mut members = vec![oid];
+    if root.is_some() {
+        if let Some(parent) = protecting_parent(&all, oid) {
+            return Err(Error::ProtectedThroughParent {
+                relation: display_name(oid),
+                parent: display_name(parent),
+            });
+        }
+        let descendants = relation::with_descendants(oid, Lock::ShareRowExclusive);
+        members.extend(
+            descendants
+                .into_iter()
+                .skip(1)
+                .filter(|member| registered(*member).is_some()),
+        );
+    }
+    drop(root);
+    for member in &members {
+        // Clones go with the trigger of the table above, so only what is left is dropped here.
+        for function in [objects.row_function, objects.truncate_function] {
+            drop_triggers(*member, function);
+        }
+    }
+    let details = json(&UnprotectDetails { reason: &reason })?;
+    let mut recorder = Recorder::open(&objects)?;
+    for member in &members {
+        let known_as = registered(*member).map_or(*member, |registration| registration.known_as);
+        let (schema, name) = relation::qualified_name(*member).unwrap_or_else(|| (String::new(), String::new()));
+        recorder.record(&Event::of_table(
+            Operation::Unprotect,
+            table_of(known_as, &schema, &name),
+            Some(&details),
+        ))?;
+    }
+    registry::remove(&objects, &members)?;
+    Ok(members.len() as i64)
+}
+
+/// The table above through which a table is protected, if it is.
+fn protecting_parent(all: &[Registration], oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let is_registered = |oid: &pg_sys::Oid| all.iter().any(|registration| registration.relation == *oid);
+    let partition = Relation::try_open(oid, Lock::Held)?.is_partition();
+    if !partition {
+        return None;
+    }
+    relation::ancestors(oid).into_iter().find(is_registered)
+}
+
+/// Event trigger `audit_ddl`, at the end of each DDL command: new partitions and children of protected tables are protected at once.
+///
+/// Runs with the rights of whoever runs the DDL, who owns the new table; what it writes to our tables it writes below SQL.
+fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
+    const NAME: &str = "audit.audit_cover";
+    if !trigger::is_event_trigger(call) {
+        return Err(Error::TriggerProtocol {
+            function: NAME,
+            why: "was not called by the event trigger manager",
+        });
+    }
+    // While the extension itself is being created or dropped its objects may be missing.
+    if let Ok(objects) = session_cache::objects() {
+        cover(&objects)?;
+    }
+    Ok(trigger::event_trigger_answer())
+}
+
+fn cover(objects: &Objects) -> Result<(), Error> {
+    let all = registry::all(objects, Visible::Now)?;
+    let is_registered = |oid: &pg_sys::Oid| all.iter().any(|registration| registration.relation == *oid);
+    for registration in all.iter().filter(|registration| registration.is_root) {
+        if !relation::may_have_children(registration.relation) {
+            continue;
+        }
+        let members = relation::with_descendants(registration.relation, Lock::Held);
+        for member in members.iter().filter(|member| !is_registered(member)) {
+            let child = Relation::open(*member, Lock::ShareRowExclusive);
+            check_kind(objects, &child)?;
+            let parent = Relation::open(registration.relation, Lock::AccessShare);
+            let wish = Wish {
+                exclude: registration.excluded_today(&parent),
+                full_images: registration.full_images,
+                baseline: registration.baseline,
+            };
+            check_columns(&child, &wish)?;
+            drop((child, parent));
+            attach(objects, *member, &wish, false)?;
+        }
+    }
+    Ok(())
+}
+
+fn has_trigger(oid: pg_sys::Oid, function: pg_sys::Oid) -> bool {
+    Relation::open(oid, Lock::Held)
+        .triggers()
+        .iter()
+        .any(|trigger| trigger.function == function)
+}
+
+fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
+    let Some(table) = Relation::try_open(oid, Lock::Held) else {
+        return;
+    };
+    let triggers = table.triggers();
+    drop(table);
+    for found in triggers
+        .iter()
+        .filter(|found| found.function == function && !found.cloned)
+    {
+        trigger::drop(found.oid);
+        xact::next_command();
+    }
+}
+
+fn check_owner(table: &Relation) -> Result<(), Error> {
+    if compat::owns_relation(table.oid(), session::roles().1) {
+        return Ok(());
+    }
+    Err(Error::NotOwner {
+        relation: display_name(table.oid()),
+    })
+}
+
+fn check_kind(objects: &Objects, table: &Relation) -> Result<(), Error> {
+    let relation = display_name(table.oid());
+    if table.schema_oid() == objects.schema {
+        return Err(Error::NotYours {
+            relation,
+            why: "a table of the audit extension itself",
+        });
+    }
+    if table.is_system() {
+        return Err(Error::NotYours {
+            relation,
+            why: "a system catalog",
+        });
+    }
+    let (why, hint) = match (table.kind(), table.persistence()) {
+        ('v', _) => (
+            "a view",
+            "Protect the tables that the view reads: changes through the view are recorded there.",
+        ),
+        ('m', _) => ("a materialized view", "Protect the tables that it is made from."),
+        ('f', _) => (
+            "a foreign table",
+            "Its rows can change without this server; protect the table on the remote server.",
+        ),
+        ('S', _) => ("a sequence", "Only tables can be protected."),
+        ('i' | 'I', _) => ("an index", "Only tables can be protected."),
+        ('c', _) => ("a composite type", "Only tables can be protected."),
+        ('t', _) => ("a TOAST table", "Only tables can be protected."),
+        (_, 't') => (
+            "a temporary table",
+            "It vanishes with the session, and its entries could never be verified.",
+        ),
+        (_, 'u') => (
+            "an unlogged table",
+            "A crash empties it without a trace; use ALTER TABLE ... SET LOGGED first.",
+        ),
+        ('r' | 'p', _) => return Ok(()),
+        _ => ("not a table", "Only tables can be protected."),
+    };
+    Err(Error::CannotProtect { relation, why, hint })
+}
+
+fn check_columns(table: &Relation, wish: &Wish) -> Result<(), Error> {
+    let columns = table.column_names();
+    let key = table.primary_key();
+    for excluded in &wish.exclude {
+        let relation = || display_name(table.oid());
+        let Some((number, _)) = columns.iter().find(|(_, name)| name == excluded) else {
+            return Err(Error::NoSuchColumn {
+                relation: relation(),
+                column: excluded.clone(),
+            });
+        };
+        if key.contains(number) {
+            return Err(Error::ExcludedKey {
+                relation: relation(),
+                column: excluded.clone(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! What the extension knows besides the log: its own objects, the ledger, and which tables are protected how.
+//!
+//! The registry is a cache of what the log says in its PROTECT and UNPROTECT entries; `verify` holds one against the other.
+
+use std::ffi::CStr;
+
+use pgrx::{IntoDatum, pg_sys};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::pg::datum;
+use crate::pg::relation::{self, Lock, Relation};
+use crate::pg::scan::{Row, TableScan, Visible};
+use crate::pg::session;
+use crate::pg::tuple::{Fate, Writer, rewrite};
+
+/// Schema of all objects of the extension.
+pub(crate) const SCHEMA: &CStr = c"audit";
+
+/// Object ids of the extension's own objects.
+pub(crate) struct Objects {
+    pub(crate) schema: pg_sys::Oid,
+    pub(crate) log: pg_sys::Oid,
+    pub(crate) log_pkey: pg_sys::Oid,
+    pub(crate) log_id_seq: pg_sys::Oid,
+    pub(crate) ledger: pg_sys::Oid,
+    pub(crate) incarnation: pg_sys::Oid,
+    pub(crate) registry: pg_sys::Oid,
+    pub(crate) row_function: pg_sys::Oid,
+    pub(crate) truncate_function: pg_sys::Oid,
+    pub(crate) guard_function: pg_sys::Oid,
+}
+
+impl Objects {
+    /// Looks them up by name in the schema, which belongs to the owner of the extension alone.
+    pub(crate) fn find() -> Result<Objects, Error> {
+        let schema = relation::find_schema(SCHEMA).ok_or(Error::NotInstalled)?;
+        let relation = |name| relation::find(schema, name).ok_or(Error::NotInstalled);
+        let function = |name| relation::find_trigger_function("audit", name).ok_or(Error::NotInstalled);
+        Ok(Objects {
+            schema,
+            log: relation(c"log")?,
+            log_pkey: relation(c"log_pkey")?,
+            log_id_seq: relation(c"log_id_seq")?,
+            ledger: relation(c"ledger")?,
+            incarnation: relation(c"incarnation")?,
+            registry: relation(c"registry")?,
+            row_function: function("audit_row")?,
+            truncate_function: function("audit_truncate")?,
+            guard_function: function("audit_guard")?,
+        })
+    }
+
+    /// Whether a relation is one of them.
+    pub(crate) fn has(&self, oid: pg_sys::Oid) -> bool {
+        [
+            self.log,
+            self.log_pkey,
+            self.log_id_seq,
+            self.ledger,
+            self.incarnation,
+            self.registry,
+        ]
+        .contains(&oid)
+    }
+
+    /// The tables, all of which carry guards.
+    pub(crate) fn tables(&self) -> [pg_sys::Oid; 4] {
+        [self.log, self.ledger, self.incarnation, self.registry]
+    }
+}
+
+const LEDGER_TYPES: [pg_sys::Oid; 2] = [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID];
+const INCARNATION_TYPES: [pg_sys::Oid; 4] = [
+    pg_sys::INT8OID,
+    pg_sys::NUMERICOID,
+    pg_sys::OIDOID,
+    pg_sys::TIMESTAMPTZOID,
+];
+
+/// The ledger of this database; `None` before the first table is protected.
+pub(crate) fn ledger(objects: &Objects, visible: Visible) -> Result<Option<Uuid>, Error> {
+    let table = open(objects.ledger, Lock::AccessShare, &LEDGER_TYPES)?;
+    let mut scan = TableScan::new(&table, visible);
+    Ok(scan.next(1).and_then(|row| row.uuid(0)))
+}
+
+/// Makes a new ledger. The caller holds the lock of the ledger and knows that there is none.
+pub(crate) fn create_ledger(objects: &Objects) -> Result<Uuid, Error> {
+    let table = open(objects.ledger, Lock::RowExclusive, &LEDGER_TYPES)?;
+    let ledger = uuid::Builder::from_random_bytes(session::random_key()).into_uuid();
+    Writer::new(&table).insert(&[Some(datum::from_uuid(&ledger)), session::now().into_datum()]);
+    Ok(ledger)
+}
+
+/// Whether this database has written to its ledger itself. A database restored from a dump has not yet: the row is not dumped.
+pub(crate) fn is_live(objects: &Objects) -> Result<bool, Error> {
+    let table = open(objects.incarnation, Lock::AccessShare, &INCARNATION_TYPES)?;
+    let mut scan = TableScan::new(&table, Visible::Now);
+    Ok(scan.next(1).is_some())
+}
+
+/// Notes that this database writes to its ledger from here on.
+pub(crate) fn set_live(objects: &Objects, first_id: i64) -> Result<(), Error> {
+    let table = open(objects.incarnation, Lock::RowExclusive, &INCARNATION_TYPES)?;
+    let system = pgrx::AnyNumeric::from(session::system_identifier());
+    Writer::new(&table).insert(&[
+        first_id.into_datum(),
+        system.into_datum(),
+        session::database().into_datum(),
+        session::now().into_datum(),
+    ]);
+    Ok(())
+}
+
+/// How a table is protected: one row of `audit.registry`.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    /// The table. After a restore it has another object id than in the entries written before.
+    pub(crate) relation: pg_sys::Oid,
+    /// The object id under which the log knows the table.
+    pub(crate) known_as: pg_sys::Oid,
+    /// `r` or `p`, as in `pg_class.relkind`.
+    pub(crate) kind: char,
+    /// The id of its PROTECT entry.
+    pub(crate) protect_id: i64,
+    /// Whether it was named in audit.protect(), not reached through a parent.
+    pub(crate) is_root: bool,
+    pub(crate) full_images: bool,
+    pub(crate) baseline: bool,
+    pub(crate) exclude: Vec<String>,
+    /// Column numbers of `exclude`, so that a renamed column stays excluded.
+    pub(crate) exclude_numbers: Vec<i16>,
+}
+
+const REGISTRY_TYPES: [pg_sys::Oid; 9] = [
+    pg_sys::REGCLASSOID,
+    pg_sys::OIDOID,
+    pg_sys::CHAROID,
+    pg_sys::INT8OID,
+    pg_sys::BOOLOID,
+    pg_sys::TEXTOID,
+    pg_sys::BOOLOID,
+    pg_sys::TEXTARRAYOID,
+    pg_sys::INT2ARRAYOID,
+];
+
+impl Registration {
+    fn read(row: &Row<'_>) -> Option<Registration> {
+        Some(Registration {
+            relation: row.oid(0)?,
+            known_as: row.oid(1)?,
+            kind: row.character(2)?,
+            protect_id: row.int8(3)?,
+            is_root: row.boolean(4)?,
+            full_images: row.text(5)? == FULL,
+            baseline: row.boolean(6)?,
+            exclude: row.array(7)?,
+            exclude_numbers: row.array(8)?,
+        })
+    }
+
+    fn row(&self) -> Vec<Option<pg_sys::Datum>> {
+        vec![
+            self.relation.into_datum(),
+            self.known_as.into_datum(),
+            (self.kind as i8).into_datum(),
+            self.protect_id.into_datum(),
+            self.is_root.into_datum(),
+            Some(datum::from_bytes(images(self.full_images).as_bytes())),
+            self.baseline.into_datum(),
+            self.exclude.clone().into_datum(),
+            self.exclude_numbers.clone().into_datum(),
+        ]
+    }
+
+    /// The names of the excluded columns today.
+    ///
+    /// A column is followed by name, so that a dump may renumber it; where the name is gone, by number, so that it may be renamed; where
+    /// both are gone it was dropped.
+    pub(crate) fn excluded_today(&self, relation: &Relation) -> Vec<String> {
+        let columns = relation.column_names();
+        self.exclude
+            .iter()
+            .zip(&self.exclude_numbers)
+            .filter_map(|(name, number)| {
+                columns
+                    .iter()
+                    .find(|(_, other)| other == name)
+                    .or_else(|| columns.iter().find(|(other, _)| other == number))
+                    .map(|(_, name)| name.clone())
+            })
+            .collect()
+    }
+}
+
+const FULL: &str = "full";
+const CHANGED: &str = "changed";
+
+/// The word for a choice of images.
+pub(crate) fn images(full: bool) -> &'static str {
+    if full { FULL } else { CHANGED }
+}
+
+/// The choice of images for a word; `None` for another word.
+pub(crate) fn is_full(images: &str) -> Option<bool> {
+    match images {
+        FULL => Some(true),
+        CHANGED => Some(false),
+        _ => None,
+    }
+}
+
+/// All registrations.
+pub(crate) fn all(objects: &Objects, visible: Visible) -> Result<Vec<Registration>, Error> {
+    let table = open(objects.registry, Lock::AccessShare, &REGISTRY_TYPES)?;
+    let mut scan = TableScan::new(&table, visible);
+    let mut registrations = Vec::new();
+    while let Some(row) = scan.next(REGISTRY_TYPES.len()) {
+        registrations.extend(Registration::read(&row));
+    }
+    Ok(registrations)
+}
+
+/// The registration of a table, if it is protected.
+pub(crate) fn find(objects: &Objects, oid: pg_sys::Oid) -> Result<Option<Registration>, Error> {
+    let table = open(objects.registry, Lock::AccessShare, &REGISTRY_TYPES)?;
+    let mut scan = TableScan::new(&table, Visible::Now);
+    while let Some(row) = scan.next(REGISTRY_TYPES.len()) {
+        if row.oid(0) == Some(oid) {
+            return Ok(Registration::read(&row));
+        }
+    }
+    Ok(None)
+}
+
+/// Adds registrations.
+pub(crate) fn add(objects: &Objects, registrations: &[Registration]) -> Result<(), Error> {
+    let table = open(objects.registry, Lock::RowExclusive, &REGISTRY_TYPES)?;
+    let writer = Writer::new(&table);
+    for registration in registrations {
+        writer.insert(&registration.row());
+    }
+    Ok(())
+}
+
+/// Removes the registrations of these tables; gives how many there were.
+pub(crate) fn remove(objects: &Objects, relations: &[pg_sys::Oid]) -> Result<usize, Error> {
+    let table = open(objects.registry, Lock::RowExclusive, &REGISTRY_TYPES)?;
+    Ok(rewrite(&table, |row| match row.oid(0) {
+        Some(oid) if relations.contains(&oid) => Fate::Delete,
+        _ => Fate::Keep,
+    }))
+}
+
+/// After a restore: lets the log know the tables by their present object ids from here on.
+pub(crate) fn adopt_present_ids(objects: &Objects) -> Result<(), Error> {
+    let table = open(objects.registry, Lock::RowExclusive, &REGISTRY_TYPES)?;
+    rewrite(&table, |row| match Registration::read(row) {
+        Some(registration) if registration.known_as != registration.relation => Fate::Replace(
+            Registration {
+                known_as: registration.relation,
+                ..registration
+            }
+            .row(),
+        ),
+        _ => Fate::Keep,
+    });
+    Ok(())
+}
+
+fn open(oid: pg_sys::Oid, lock: Lock, types: &[pg_sys::Oid]) -> Result<Relation, Error> {
+    let relation = Relation::open(oid, lock);
+    if relation.has_types(types) {
+        Ok(relation)
+    } else {
+        Err(Error::NotInstalled)
+    }
+}

@@ -1,0 +1,161 @@
+//! What a backend keeps between calls: object ids, protected tables with their encoders, names of roles.
+//!
+//! The server tells of changed relations through [`relation_changed`], at moments when anything may be borrowed; so it only notes
+//! the object id, and the next look-up drops what the note concerns.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::pg::{relation, session};
+use crate::registry::Objects;
+use crate::render::Table;
+
+thread_local! {
+    static STALE: RefCell<Stale> = const { RefCell::new(Stale { relations: Vec::new(), all: false }) };
+    static OBJECTS: RefCell<Option<Rc<Objects>>> = const { RefCell::new(None) };
+    /// Never dropped by the end of the process: that comes after the server has put away what the tables hold.
+    static TABLES: ManuallyDrop<RefCell<Option<HashMap<u32, Rc<Table>>>>> = const { ManuallyDrop::new(RefCell::new(None)) };
+    static ACTOR: RefCell<Option<Rc<Actor>>> = const { RefCell::new(None) };
+    /// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
+    static LIVE: Cell<Option<uuid::Uuid>> = const { Cell::new(None) };
+}
+
+struct Stale {
+    relations: Vec<pg_sys::Oid>,
+    all: bool,
+}
+
+/// Beyond so many notes it is cheaper to drop everything.
+const MAX_NOTES: usize = 256;
+
+/// Notes that a relation has changed; with an invalid object id, that any may have.
+pub(crate) fn relation_changed(oid: pg_sys::Oid) {
+    STALE.with_borrow_mut(|stale| {
+        if oid == pg_sys::InvalidOid || stale.relations.len() >= MAX_NOTES {
+            stale.all = true;
+            stale.relations.clear();
+        } else if !stale.all {
+            stale.relations.push(oid);
+        }
+    });
+}
+
+/// Drops what was noted as changed.
+fn refresh() {
+    let (all, relations) =
+        STALE.with_borrow_mut(|stale| (std::mem::take(&mut stale.all), std::mem::take(&mut stale.relations)));
+    if all {
+        forget_all();
+        return;
+    }
+    for oid in relations {
+        let dropped = TABLES.with(|tables| {
+            tables
+                .borrow_mut()
+                .as_mut()
+                .and_then(|tables| tables.remove(&oid.to_u32()))
+        });
+        // Dropped outside of the borrow: it frees memory of the server.
+        drop(dropped);
+        if OBJECTS.with_borrow(|objects| objects.as_ref().is_some_and(|objects| objects.has(oid))) {
+            forget_all();
+        }
+    }
+}
+
+fn forget_all() {
+    let tables = TABLES.with(|tables| tables.take());
+    let objects = OBJECTS.take();
+    LIVE.set(None);
+    drop((tables, objects));
+}
+
+/// The extension's own objects.
+pub(crate) fn objects() -> Result<Rc<Objects>, Error> {
+    refresh();
+    if let Some(objects) = OBJECTS.with_borrow(Clone::clone) {
+        return Ok(objects);
+    }
+    let objects = Rc::new(Objects::find()?);
+    OBJECTS.set(Some(objects.clone()));
+    Ok(objects)
+}
+
+/// The protected table with this object id, made by `load` at first sight.
+pub(crate) fn table(oid: pg_sys::Oid, load: impl FnOnce() -> Result<Table, Error>) -> Result<Rc<Table>, Error> {
+    refresh();
+    let known = TABLES.with(|tables| {
+        tables
+            .borrow()
+            .as_ref()
+            .and_then(|tables| tables.get(&oid.to_u32()).cloned())
+    });
+    if let Some(table) = known {
+        return Ok(table);
+    }
+    let table = Rc::new(load()?);
+    TABLES.with(|tables| {
+        tables
+            .borrow_mut()
+            .get_or_insert_default()
+            .insert(oid.to_u32(), table.clone())
+    });
+    Ok(table)
+}
+
+/// The ledger, if it is known to be open for writing.
+pub(crate) fn live_ledger() -> Option<uuid::Uuid> {
+    refresh();
+    LIVE.get()
+}
+
+/// Remembers that the ledger is open for writing.
+pub(crate) fn set_live_ledger(ledger: uuid::Uuid) {
+    LIVE.set(Some(ledger));
+}
+
+/// Who is making changes.
+pub(crate) struct Actor {
+    roles: (pg_sys::Oid, pg_sys::Oid),
+    pub(crate) login: Option<String>,
+    pub(crate) session: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) client: Option<session::ClientAddress>,
+}
+
+/// Who is making changes now. Names are looked up once for a transaction and pair of roles.
+pub(crate) fn actor() -> Rc<Actor> {
+    let roles = session::roles();
+    if let Some(actor) = ACTOR.with_borrow(Clone::clone)
+        && actor.roles == roles
+    {
+        return actor;
+    }
+    let actor = Rc::new(Actor {
+        roles,
+        login: session::login_name(),
+        session: session::role_name(roles.0),
+        user: session::role_name(roles.1),
+        client: session::client_address(),
+    });
+    ACTOR.set(Some(actor.clone()));
+    actor
+}
+
+/// Forgets what may differ in the next transaction.
+pub(crate) fn end_of_transaction() {
+    ACTOR.set(None);
+}
+
+/// Schema and name for messages: `schema.table`, or the object id of a relation that is gone.
+pub(crate) fn display_name(oid: pg_sys::Oid) -> String {
+    match relation::qualified_name(oid) {
+        Some((schema, name)) => format!("{schema}.{name}"),
+        None => oid.to_u32().to_string(),
+    }
+}

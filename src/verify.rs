@@ -1,0 +1,554 @@
+//! `audit.verify()` and `audit.findings()`: the log against itself, and the tables against the log.
+//!
+//! Reads only: it runs on a standby and in a read-only transaction. Everything is seen through the snapshot of the running statement, so that a log
+//! and tables that are being written to meanwhile still fit each other. The judgement is the ledger crate's; here rows are read and handed to it.
+//!
+//! Memory does not grow with the log: chains are followed by the ends of their runs, tables by sums of keyed hashes. Only where a table does not
+//! add up are the rows in question looked at again, in batches of bounded size.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use audit_ledger::{
+    Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, Sign, effects,
+};
+use pgrx::IntoDatum;
+use uuid::Uuid;
+
+use crate::coverage;
+use crate::error::{self, Error};
+use crate::history::{History, Landmark, Protected};
+use crate::log::Log;
+use crate::pg::fmgr::{Call, sql_function};
+use crate::pg::memory::Scratch;
+use crate::pg::relation::{self, Lock, Relation};
+use crate::pg::scan::{TableScan, Visible};
+use crate::pg::session;
+use crate::registry::{self, Objects};
+use crate::render::Table;
+use crate::{session_cache, settings};
+
+sql_function!(audit_verify, pg_finfo_audit_verify, verify);
+sql_function!(audit_findings, pg_finfo_audit_findings, findings);
+
+/// `audit.verify(checkpoint, tables, since_seal)`: one row per aspect, always the same.
+fn verify(call: &Call) -> Result<(), Error> {
+    let tables = arguments(call)?;
+    let mut rows = call.rows();
+    let mut counts = Counts::new();
+    let outcome = run(tables, &mut |finding| counts.add(finding.kind))?;
+    for kind in Kind::ALL {
+        let problems = counts.get(kind);
+        let (checked, detail) = outcome.of(kind);
+        rows.push([
+            kind.as_str().into_datum(),
+            (problems == 0).into_datum(),
+            (checked as i64).into_datum(),
+            (problems as i64).into_datum(),
+            detail.into_datum(),
+        ]);
+    }
+    Ok(())
+}
+
+/// `audit.findings(checkpoint, tables, since_seal)`: one row per fault; none means that nothing is wrong.
+fn findings(call: &Call) -> Result<(), Error> {
+    let tables = arguments(call)?;
+    let mut rows = call.rows();
+    run(tables, &mut |finding| {
+        rows.push([
+            finding.kind.as_str().into_datum(),
+            finding.relation.into_datum(),
+            finding.chain.into_datum(),
+            finding.seq.into_datum(),
+            finding.id.into_datum(),
+            finding.detail.into_datum(),
+            finding.hint.into_datum(),
+        ]);
+    })?;
+    Ok(())
+}
+
+fn arguments(call: &Call) -> Result<bool, Error> {
+    if call.argument::<String>(0).is_some() {
+        return Err(Error::NotYet { argument: "checkpoint" });
+    }
+    if call.argument::<i64>(2).is_some() {
+        return Err(Error::NotYet { argument: "since_seal" });
+    }
+    call.argument(1).ok_or(Error::NullArgument { argument: "tables" })
+}
+
+/// How much was looked at.
+struct Outcome {
+    entries: u64,
+    chains: u64,
+    objects: u64,
+    tables: u64,
+    rows: u64,
+    /// Why tables were not compared.
+    passed_over: Vec<String>,
+    compared: bool,
+}
+
+impl Outcome {
+    fn of(&self, kind: Kind) -> (u64, String) {
+        match kind {
+            Kind::Content => (
+                self.entries,
+                format!(
+                    "{} compared with the hash of their line",
+                    count(self.entries, "entry", "entries")
+                ),
+            ),
+            Kind::Link => (
+                self.entries,
+                format!(
+                    "{} followed to the hash of the entry before",
+                    count(self.chains, "chain", "chains")
+                ),
+            ),
+            Kind::Missing => (
+                self.chains,
+                format!(
+                    "{} counted without holes; whether the end was cut off, only an outside copy of its last hash can show",
+                    count(self.chains, "chain", "chains")
+                ),
+            ),
+            Kind::Order => (
+                self.entries,
+                "ids grow along each chain, and no time goes back by more than a minute".into(),
+            ),
+            Kind::Format => (
+                self.entries,
+                "entries whose hash fits have the form of version 1".into(),
+            ),
+            Kind::Coverage => (
+                self.objects,
+                "triggers, functions, guards and registry compared with what the log says".into(),
+            ),
+            Kind::Table if !self.compared => (0, "not asked for".into()),
+            Kind::Table => {
+                let mut detail = format!(
+                    "{} in {} compared with the log",
+                    count(self.rows, "row", "rows"),
+                    count(self.tables, "table", "tables")
+                );
+                for reason in &self.passed_over {
+                    detail.push_str("; ");
+                    detail.push_str(reason);
+                }
+                (self.rows, detail)
+            }
+        }
+    }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
+    let objects = session_cache::objects()?;
+    let log = Log::open(&objects, Lock::AccessShare)?;
+    let mut progress = Progress::new();
+    let mut landmarks = landmarks(&log, &mut progress)?;
+    let ledger = match registry::ledger(&objects, Visible::Statement)? {
+        Some(ledger) => Some(ledger),
+        None => lost_ledger(&landmarks, sink),
+    };
+    let history = ledger
+        .map(|ledger| History::of(ledger, &mut landmarks))
+        .unwrap_or_default();
+    let mut outcome = Outcome {
+        entries: 0,
+        chains: 0,
+        objects: 0,
+        tables: 0,
+        rows: 0,
+        passed_over: Vec::new(),
+        compared: tables,
+    };
+    let mut candidates = if tables {
+        candidates(&objects, &history, &mut outcome)?
+    } else {
+        Vec::new()
+    };
+    let key = session::random_key();
+    let buckets = bucket_count(candidates.iter().flatten().count());
+    for candidate in candidates.iter_mut().flatten() {
+        candidate.sums = Some(RowSums::new(key, buckets));
+    }
+
+    let mut verifier = LogVerifier::new();
+    log.scan(|entries, row| {
+        progress.step("entries of the log verified");
+        match entries.read(row) {
+            Ok(stored) => {
+                verifier.entry(&stored, sink);
+                let entry = &stored.entry;
+                if Some(entry.ledger) == ledger
+                    && let Some(table) = &entry.table
+                    && let Some(index) = history.table_of(table.oid, entry.id as i64)
+                    && let Some(candidate) = &mut candidates[index]
+                    && let Ok(operation) = entry.operation.parse::<Operation>()
+                {
+                    let Candidate { columns, sums, .. } = candidate;
+                    let sums = sums.as_mut().expect("made above for all candidates");
+                    // A text that cannot be taken apart is told as a finding of content or format.
+                    let _ = effects(
+                        operation,
+                        entry.key.as_deref(),
+                        entry.old.as_deref(),
+                        entry.new.as_deref(),
+                        &mut |sign, row, value| {
+                            if is_compared(columns, value) {
+                                sums.add(sign, row, value);
+                            }
+                        },
+                    );
+                }
+            }
+            Err(column) => {
+                let place = entries.place(row);
+                sink(Finding {
+                    kind: Kind::Format,
+                    relation: None,
+                    chain: place.chain,
+                    seq: place.seq,
+                    id: place.id,
+                    detail: format!("column \"{column}\" of the entry holds no valid value"),
+                    hint:
+                        "The entry was changed after it was written. Compare with a backup or another copy of the log."
+                            .into(),
+                });
+            }
+        }
+        Ok(())
+    })?;
+    let summary = verifier.finish(sink);
+    outcome.entries = summary.entries;
+    outcome.chains = summary.heads.len() as u64;
+    outcome.objects = coverage::check(&objects, &history, sink)?;
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        if let Some(candidate) = candidate {
+            outcome.tables += 1;
+            outcome.rows += compare(&log, &history, index, candidate, key, buckets, &mut progress, sink)?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Memory for sums of all tables together, in buckets; and least and most buckets of one table.
+const ALL_BUCKETS: usize = 1 << 20;
+const MIN_BUCKETS: usize = 1 << 6;
+const MAX_BUCKETS: usize = 1 << 12;
+
+fn bucket_count(tables: usize) -> usize {
+    let share = (ALL_BUCKETS / tables.max(1)).clamp(MIN_BUCKETS, MAX_BUCKETS);
+    1 << share.ilog2()
+}
+
+/// Bytes of rows in question that are held at once.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// A protected table whose live rows are compared with the log.
+struct Candidate {
+    relation: Relation,
+    table: Table,
+    /// Columns that are recorded and exist: a column that was dropped since is not compared.
+    columns: HashSet<String>,
+    sums: Option<RowSums>,
+}
+
+fn is_compared(columns: &HashSet<String>, value: Option<(&str, &str)>) -> bool {
+    value.is_none_or(|(column, _)| columns.contains(column))
+}
+
+/// The tables whose live rows can be compared, by index into the history.
+fn candidates(objects: &Objects, history: &History, outcome: &mut Outcome) -> Result<Vec<Option<Candidate>>, Error> {
+    let registrations = registry::all(objects, Visible::Statement)?;
+    let mut candidates = Vec::with_capacity(history.tables.len());
+    for table in &history.tables {
+        let oid = coverage::present_oid(objects, table, &registrations)?;
+        let registration = registrations
+            .iter()
+            .find(|registration| registration.protect_id == table.protect_id);
+        candidates.push(candidate(table, oid, registration, outcome));
+    }
+    Ok(candidates)
+}
+
+fn candidate(
+    table: &Protected,
+    oid: pgrx::pg_sys::Oid,
+    registration: Option<&registry::Registration>,
+    outcome: &mut Outcome,
+) -> Option<Candidate> {
+    let details = table.details.as_ref()?;
+    if details.kind != 'r' {
+        return None;
+    }
+    if !details.baseline {
+        outcome.passed_over.push(format!(
+            "{} not compared, as it was protected without baseline",
+            table.display()
+        ));
+        return None;
+    }
+    // A table that is gone is told by coverage.
+    let relation = Relation::try_open(oid, Lock::AccessShare)?;
+    if relation.kind() != 'r' {
+        return None;
+    }
+    if !relation::may_select(oid) {
+        outcome.passed_over.push(format!(
+            "{} not compared, for want of the right to read it",
+            table.display()
+        ));
+        return None;
+    }
+    let excluded = registration.map_or_else(
+        || details.exclude.clone(),
+        |registration| registration.excluded_today(&relation),
+    );
+    let table = Table::new(&relation, &excluded, details.images == "full");
+    let columns = table.column_names().map(str::to_owned).collect();
+    Some(Candidate {
+        relation,
+        table,
+        columns,
+        sums: None,
+    })
+}
+
+/// Takes the live rows of a table from what the log says of it, and tells what remains. Gives the number of rows.
+#[expect(clippy::too_many_arguments, reason = "one step of `run`, whose state it works on")]
+fn compare(
+    log: &Log,
+    history: &History,
+    index: usize,
+    candidate: &mut Candidate,
+    key: [u8; 16],
+    buckets: usize,
+    progress: &mut Progress,
+    sink: &mut impl FnMut(Finding),
+) -> Result<u64, Error> {
+    let mut sums = candidate.sums.take().expect("made for all candidates");
+    let mut rows = 0;
+    live_rows(candidate, &mut |sign, row, value| sums.add(sign, row, value), || {
+        rows += 1;
+        progress.step("live rows compared");
+    })?;
+    if sums.is_balanced() {
+        return Ok(rows);
+    }
+    let relation = history.tables[index].display();
+    for batch in sums.batches(BATCH_BYTES) {
+        let mut localizer = Localizer::new(key, buckets, &batch);
+        log.scan(|entries, row| {
+            progress.step("entries read again to find the faulty rows");
+            let (Some(operation), id, table_oid) = entries.outline(row) else {
+                return Ok(());
+            };
+            if history.table_of(table_oid, id) != Some(index) {
+                return Ok(());
+            }
+            if let Ok(stored) = entries.read(row) {
+                let entry = &stored.entry;
+                let _ = effects(
+                    operation,
+                    entry.key.as_deref(),
+                    entry.old.as_deref(),
+                    entry.new.as_deref(),
+                    &mut |sign, row, value| {
+                        if is_compared(&candidate.columns, value) {
+                            localizer.add(sign, row, value);
+                        }
+                    },
+                );
+            }
+            Ok(())
+        })?;
+        live_rows(
+            candidate,
+            &mut |sign, row, value| localizer.add(sign, row, value),
+            || progress.step("live rows read again"),
+        )?;
+        for difference in localizer.finish() {
+            sink(table_finding(&relation, &difference));
+        }
+    }
+    Ok(rows)
+}
+
+/// Takes each live row apart and hands its elements to `add`.
+fn live_rows(
+    candidate: &Candidate,
+    add: &mut impl FnMut(Sign, &str, Option<(&str, &str)>),
+    mut each: impl FnMut(),
+) -> Result<(), Error> {
+    let Candidate { relation, table, .. } = candidate;
+    let scratch = Scratch::new();
+    let (mut key, mut new) = (Vec::new(), Vec::new());
+    let mut scan = TableScan::new(relation, Visible::Statement);
+    while let Some(row) = scan.next(relation.width()) {
+        each();
+        key.clear();
+        new.clear();
+        scratch.within(|| {
+            let _pinned = table.pin();
+            table.write_key(&row, &mut key)?;
+            table.write_row(&row, &mut new)
+        })?;
+        scratch.reset();
+        let (key, new) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&new));
+        let key = (!key.is_empty()).then_some(&*key);
+        effects(Operation::Delete, key, Some(&new), None, add).map_err(|error| Error::Damaged {
+            what: format!("a row of table \"{}\": {error}", table.display()),
+        })?;
+    }
+    Ok(())
+}
+
+fn table_finding(relation: &str, difference: &Difference) -> Finding {
+    let row = shorten(&difference.row);
+    let times = if difference.count > 1 {
+        format!(" {} times", difference.count)
+    } else {
+        String::new()
+    };
+    let (detail, hint) = match &difference.what {
+        DifferenceKind::Missing => (
+            format!("row {row} is in the log{times}, but not in the table"),
+            "The row was deleted, or its key changed, without its triggers; or an entry of it was removed.",
+        ),
+        DifferenceKind::Extra => (
+            format!("row {row} is in the table{times}, but not in the log"),
+            "The row was inserted, or its key changed, without its triggers; or an entry of it was removed.",
+        ),
+        DifferenceKind::Value {
+            column,
+            expected,
+            found,
+        } => (
+            format!(
+                "row {row}: column \"{column}\" is {}, the log says {}",
+                values(found),
+                values(expected)
+            ),
+            "The row was changed without its triggers, or an entry of it was changed or removed.",
+        ),
+    };
+    Finding {
+        kind: Kind::Table,
+        relation: Some(relation.to_owned()),
+        chain: None,
+        seq: None,
+        id: None,
+        detail,
+        hint: hint.into(),
+    }
+}
+
+fn values(values: &[String]) -> String {
+    if values.is_empty() {
+        return "null".into();
+    }
+    values
+        .iter()
+        .map(|value| shorten(value))
+        .collect::<Vec<_>>()
+        .join(" and ")
+}
+
+/// Most characters of a value that a finding shows.
+const SHOWN: usize = 200;
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The entries about tables as a whole.
+fn landmarks(log: &Log, progress: &mut Progress) -> Result<Vec<Landmark>, Error> {
+    let mut landmarks = Vec::new();
+    log.scan_outlines(|entries, row| {
+        progress.step("entries searched for protected tables");
+        let (Some(operation), id, table_oid) = entries.outline(row) else {
+            return Ok(());
+        };
+        if operation.is_row_change() {
+            return Ok(());
+        }
+        if let Some(details) = entries.details(row) {
+            landmarks.push(Landmark {
+                id,
+                ledger: details.ledger,
+                operation,
+                table_oid,
+                schema: details.schema,
+                name: details.name,
+                chain: details.chain,
+                seq: details.seq,
+                new: details.new,
+            });
+        }
+        Ok(())
+    })?;
+    Ok(landmarks)
+}
+
+/// The ledger of the log when the table that names it is empty, which is a finding if there are entries.
+fn lost_ledger(landmarks: &[Landmark], sink: &mut impl FnMut(Finding)) -> Option<Uuid> {
+    let ledger = landmarks.first()?.ledger;
+    sink(Finding {
+        kind: Kind::Coverage,
+        relation: Some("audit.ledger".into()),
+        chain: None,
+        seq: None,
+        id: None,
+        detail: format!("the table is empty, though the log has entries of ledger {ledger}"),
+        hint: "The table was changed. No change of a protected table can be recorded until it is put right.".into(),
+    });
+    Some(ledger)
+}
+
+/// Notices of how far a long verification is.
+struct Progress {
+    interval: Option<std::time::Duration>,
+    last: Instant,
+    what: &'static str,
+    steps: u64,
+}
+
+/// Steps between two looks at the clock.
+const STRIDE: u64 = 4096;
+
+impl Progress {
+    fn new() -> Progress {
+        Progress {
+            interval: settings::progress_interval(),
+            last: Instant::now(),
+            what: "",
+            steps: 0,
+        }
+    }
+
+    fn step(&mut self, what: &'static str) {
+        if self.what != what {
+            self.what = what;
+            self.steps = 0;
+        }
+        self.steps += 1;
+        if self.steps.is_multiple_of(STRIDE)
+            && let Some(interval) = self.interval
+            && self.last.elapsed() >= interval
+        {
+            self.last = Instant::now();
+            error::notice(format!("{} {what} so far", self.steps));
+        }
+    }
+}

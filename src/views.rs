@@ -1,0 +1,87 @@
+//! Looking at the log and at the state of protection: lines, export, status.
+
+use audit_ledger::Stored;
+use pgrx::IntoDatum;
+
+use crate::coverage;
+use crate::error::Error;
+use crate::log::Log;
+use crate::pg::fmgr::{Call, sql_function};
+use crate::pg::relation::{Lock, Relation};
+use crate::pg::scan::Visible;
+use crate::registry;
+use crate::session_cache;
+
+sql_function!(audit_line, pg_finfo_audit_line, line);
+sql_function!(audit_export, pg_finfo_audit_export, export);
+sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, trigger_states);
+
+/// `audit.line(chain, seq)`: the text that was hashed; NULL when there is no such entry.
+fn line(call: &Call) -> Result<Option<String>, Error> {
+    let chain = call.argument(0).ok_or(Error::NullArgument { argument: "chain" })?;
+    let seq = call.argument(1).ok_or(Error::NullArgument { argument: "seq" })?;
+    let objects = session_cache::objects()?;
+    let Some(ledger) = registry::ledger(&objects, Visible::Statement)? else {
+        return Ok(None);
+    };
+    let log = Log::open(&objects, Lock::AccessShare)?;
+    log.find(&ledger, chain, seq, |entries, row| {
+        let stored = entries.read(row).map_err(unreadable)?;
+        text(&stored)
+    })
+    .transpose()
+}
+
+/// `audit.export(since_id)`: hash and line of each entry of this ledger with a greater id, in the order of chain and seq.
+fn export(call: &Call) -> Result<(), Error> {
+    let since: i64 = call.argument(0).ok_or(Error::NullArgument { argument: "since_id" })?;
+    let objects = session_cache::objects()?;
+    let mut rows = call.rows();
+    let Some(ledger) = registry::ledger(&objects, Visible::Statement)? else {
+        return Ok(());
+    };
+    Log::open(&objects, Lock::AccessShare)?.in_order(&ledger, |entries, row| {
+        let place = entries.place(row);
+        if place.id.is_some_and(|id| id <= since) {
+            return Ok(());
+        }
+        let stored = entries.read(row).map_err(unreadable)?;
+        rows.push([
+            place.chain.into_datum(),
+            place.seq.into_datum(),
+            stored.hash.to_string().into_datum(),
+            text(&stored)?.into_datum(),
+        ]);
+        Ok(())
+    })
+}
+
+/// `audit.trigger_states()`: for the view `audit.protected`, the state of the triggers of each registered table.
+fn trigger_states(call: &Call) -> Result<(), Error> {
+    let objects = session_cache::objects()?;
+    let mut rows = call.rows();
+    for registration in registry::all(&objects, Visible::Statement)? {
+        let states = Relation::try_open(registration.relation, Lock::AccessShare).map_or(
+            (coverage::TriggerState::Missing, coverage::TriggerState::Missing),
+            |table| coverage::table_states(&objects, &table),
+        );
+        rows.push([
+            registration.relation.into_datum(),
+            states.0.as_str().into_datum(),
+            states.1.as_str().into_datum(),
+        ]);
+    }
+    Ok(())
+}
+
+fn text(stored: &Stored<'_>) -> Result<String, Error> {
+    let mut line = Vec::new();
+    stored.entry.write_line(&mut line);
+    String::from_utf8(line).map_err(|_| unreadable("key, old, new"))
+}
+
+fn unreadable(column: &str) -> Error {
+    Error::Damaged {
+        what: format!("column \"{column}\" holds no valid value"),
+    }
+}
