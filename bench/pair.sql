@@ -1,0 +1,8 @@
+-- One UPDATE of several columns by key and one INSERT: two entries a transaction.
+-- `items` grows each time, so that no UPDATE leaves its row as it was (that would record nothing).
+\set id random(1, 100000)
+\set amount random(1, 99999)
+BEGIN;
+UPDATE purchase SET status = 'changed', amount = :amount / 100.0, items = items + 1, updated_at = now() WHERE id = :id;
+INSERT INTO purchase_event (purchase_id, kind, amount, at) VALUES (:id, 'change', :amount / 100.0, now());
+END;
