@@ -190,7 +190,7 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
                 if Some(entry.ledger) == ledger
                     && let Some(table) = &entry.table
                     && let Some(index) = history.table_of(table.oid, entry.id as i64)
-                    && let Some(candidate) = &mut candidates[index]
+                    && let Some(Some(candidate)) = candidates.get_mut(index)
                     && let Ok(operation) = entry.operation.parse::<Operation>()
                 {
                     let Candidate { columns, sums, .. } = candidate;
