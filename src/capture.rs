@@ -1,6 +1,7 @@
 //! From a fired trigger to an event of the ledger.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 
 use audit_ledger::Operation;
 
@@ -9,6 +10,7 @@ use crate::error::Error;
 use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
 use crate::pg::relation::Relation;
 use crate::pg::trigger::{self, Firing, RowBuffer};
+use crate::protect::{ROW_TRIGGER, TRUNCATE_TRIGGER};
 use crate::registry::{self, Objects};
 use crate::render::Table;
 use crate::{session_cache, settings};
@@ -22,7 +24,7 @@ sql_function!(audit_truncate, pg_finfo_audit_truncate, truncation);
 /// extension did not set up.
 fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_row";
-    let firing = firing(call, NAME)?;
+    let firing = firing(call, NAME, ROW_TRIGGER)?;
     if !firing.is_row_level() || !firing.is_after() {
         return Err(Error::TriggerProtocol {
             function: NAME,
@@ -50,7 +52,7 @@ fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
 /// `audit.audit_truncate()`: records that the table was emptied.
 fn truncation(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_truncate";
-    let firing = firing(call, NAME)?;
+    let firing = firing(call, NAME, TRUNCATE_TRIGGER)?;
     if firing.is_row_level() || !firing.is_after() || firing.event() != trigger::Event::Truncate {
         return Err(Error::TriggerProtocol {
             function: NAME,
@@ -67,16 +69,18 @@ fn truncation(call: &Call) -> Result<TriggerAnswer, Error> {
     Ok(firing.nothing())
 }
 
-fn firing(call: &Call, function: &'static str) -> Result<Firing, Error> {
-    let firing = Firing::new(call).ok_or(Error::TriggerProtocol {
-        function,
-        why: "was not called by the trigger manager",
-    })?;
+/// The firing of the one trigger of this function and name that a table has: a second one would record each change twice.
+fn firing(call: &Call, function: &'static str, trigger: &CStr) -> Result<Firing, Error> {
+    let firing =
+        Firing::new(call).ok_or(Error::TriggerProtocol { function, why: "was not called by the trigger manager" })?;
     if firing.is_restricted() {
         return Err(Error::TriggerProtocol {
             function,
             why: "must be fired without arguments, WHEN clause, column list and transition tables",
         });
+    }
+    if !firing.is_named(trigger) {
+        return Err(Error::TriggerProtocol { function, why: "was fired by a trigger that audit.protect() did not make" });
     }
     Ok(firing)
 }

@@ -19,7 +19,7 @@ pub(crate) enum TriggerState {
     Missing,
     /// It is there, but does not fire always.
     Disabled,
-    /// It is there, but under another name, for other events, or with a condition.
+    /// It is there, but under another name, for other events, with a condition, or twice.
     Altered,
 }
 
@@ -34,24 +34,21 @@ impl TriggerState {
     }
 }
 
-/// State of the trigger that runs `function` on a table; found by its function, never by its name alone.
+/// State of the trigger that runs `function` on a table; found by its function, never by its name alone. A second trigger of that function counts as altered.
 pub(crate) fn trigger_state(
     triggers: &[Trigger],
     function: pg_sys::Oid,
     kind: i16,
     name: &std::ffi::CStr,
 ) -> TriggerState {
-    let mut state = TriggerState::Missing;
-    for trigger in triggers.iter().filter(|trigger| trigger.function == function) {
-        let is_ours = trigger.kind == kind && !trigger.restricted && name.to_str() == Ok(trigger.name.as_str());
-        match (is_ours, trigger.enabled) {
-            (true, 'A') => return TriggerState::Ok,
-            (true, _) => state = TriggerState::Disabled,
-            (false, _) if state == TriggerState::Missing => state = TriggerState::Altered,
-            (false, _) => {}
-        }
+    let mut found = triggers.iter().filter(|trigger| trigger.function == function);
+    let Some(trigger) = found.next() else { return TriggerState::Missing };
+    let is_ours = trigger.kind == kind && !trigger.restricted && name.to_str() == Ok(trigger.name.as_str());
+    match (is_ours && found.next().is_none(), trigger.enabled) {
+        (true, 'A') => TriggerState::Ok,
+        (true, _) => TriggerState::Disabled,
+        (false, _) => TriggerState::Altered,
     }
-    state
 }
 
 /// The states of both triggers of a table; both missing when the server would not look for triggers.

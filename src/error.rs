@@ -277,6 +277,12 @@ impl Error {
     }
 }
 
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.parts().1)
+    }
+}
+
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> ErrorReport {
         let (code, message, detail, hint) = error.parts();

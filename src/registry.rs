@@ -36,7 +36,7 @@ impl Objects {
     pub(crate) fn find() -> Result<Objects, Error> {
         let schema = relation::find_schema(SCHEMA).ok_or(Error::NotInstalled)?;
         let relation = |name| relation::find(schema, name).ok_or(Error::NotInstalled);
-        let function = |name| relation::find_trigger_function("audit", name).ok_or(Error::NotInstalled);
+        let function = |name| relation::find_function(schema, name).ok_or(Error::NotInstalled);
         Ok(Objects {
             schema,
             log: relation(c"log")?,
@@ -45,9 +45,9 @@ impl Objects {
             ledger: relation(c"ledger")?,
             incarnation: relation(c"incarnation")?,
             registry: relation(c"registry")?,
-            row_function: function("audit_row")?,
-            truncate_function: function("audit_truncate")?,
-            guard_function: function("audit_guard")?,
+            row_function: function(c"audit_row")?,
+            truncate_function: function(c"audit_truncate")?,
+            guard_function: function(c"audit_guard")?,
         })
     }
 

@@ -155,6 +155,8 @@ pub(crate) fn end_of_transaction() {
 /// Schema and name for messages: `schema.table`, or the object id of a relation that is gone.
 pub(crate) fn display_name(oid: pg_sys::Oid) -> String {
     match relation::qualified_name(oid) {
+        // Whose temporary schema it is says nothing to the user.
+        Some((schema, name)) if schema.starts_with("pg_temp_") => format!("pg_temp.{name}"),
         Some((schema, name)) => format!("{schema}.{name}"),
         None => oid.to_u32().to_string(),
     }

@@ -111,7 +111,7 @@ unsafe extern "C-unwind" fn check_context(
         },
         Err(_) => "it is not valid UTF-8".to_owned(),
     };
-    let detail = CString::new(format!("It must be a JSON object: {problem}.")).unwrap_or_default();
+    let detail = CString::new(format!("It must be a JSON object, but {problem}.")).unwrap_or_default();
     // SAFETY: the server frees nothing here; it copies the text with the error, from a context that outlives the check.
     unsafe { pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(detail.as_ptr()) };
     false

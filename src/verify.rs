@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use audit_ledger::{
-    Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, Sign, effects,
+    Counts, Difference, DifferenceKind, Entry, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, Sign, effects,
 };
 use pgrx::IntoDatum;
 use uuid::Uuid;
@@ -19,6 +19,7 @@ use crate::coverage;
 use crate::error::{self, Error};
 use crate::history::{History, Landmark, Protected};
 use crate::log::Log;
+use crate::pg::attempt::attempt;
 use crate::pg::fmgr::{Call, sql_function};
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
@@ -191,22 +192,11 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
                     && let Some(table) = &entry.table
                     && let Some(index) = history.table_of(table.oid, entry.id as i64)
                     && let Some(Some(candidate)) = candidates.get_mut(index)
-                    && let Ok(operation) = entry.operation.parse::<Operation>()
+                    && let Ok(operation) = entry.operation.parse()
                 {
                     let Candidate { columns, sums, .. } = candidate;
                     let sums = sums.as_mut().expect("made above for all candidates");
-                    // A text that cannot be taken apart is told as a finding of content or format.
-                    let _ = effects(
-                        operation,
-                        entry.key.as_deref(),
-                        entry.old.as_deref(),
-                        entry.new.as_deref(),
-                        &mut |sign, row, value| {
-                            if is_compared(columns, value) {
-                                sums.add(sign, row, value);
-                            }
-                        },
-                    );
+                    take_apart(operation, entry, columns, |sign, row, value| sums.add(sign, row, value));
                 }
             }
             Err(column) => {
@@ -230,10 +220,11 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
     outcome.entries = summary.entries;
     outcome.chains = summary.heads.len() as u64;
     outcome.objects = coverage::check(&objects, &history, sink)?;
+    let comparison = Comparison { log: &log, history: &history, key, buckets };
     for (index, candidate) in candidates.iter_mut().enumerate() {
         if let Some(candidate) = candidate {
             outcome.tables += 1;
-            outcome.rows += compare(&log, &history, index, candidate, key, buckets, &mut progress, sink)?;
+            outcome.rows += comparison.compare(index, candidate, &mut progress, sink)?;
         }
     }
     Ok(outcome)
@@ -259,10 +250,6 @@ struct Candidate {
     /// Columns that are recorded and exist: a column that was dropped since is not compared.
     columns: HashSet<String>,
     sums: Option<RowSums>,
-}
-
-fn is_compared(columns: &HashSet<String>, value: Option<(&str, &str)>) -> bool {
-    value.is_none_or(|(column, _)| columns.contains(column))
 }
 
 /// The tables whose live rows can be compared, by index into the history.
@@ -322,93 +309,129 @@ fn candidate(
     })
 }
 
-/// Takes the live rows of a table from what the log says of it, and tells what remains. Gives the number of rows.
-#[expect(clippy::too_many_arguments, reason = "one step of `run`, whose state it works on")]
-fn compare(
-    log: &Log,
-    history: &History,
-    index: usize,
-    candidate: &mut Candidate,
+/// The comparison of tables with the log, after the log was read once.
+struct Comparison<'a> {
+    log: &'a Log,
+    history: &'a History,
     key: [u8; 16],
     buckets: usize,
-    progress: &mut Progress,
-    sink: &mut impl FnMut(Finding),
-) -> Result<u64, Error> {
-    let mut sums = candidate.sums.take().expect("made for all candidates");
-    let mut rows = 0;
-    live_rows(candidate, &mut |sign, row, value| sums.add(sign, row, value), || {
-        rows += 1;
-        progress.step("live rows compared");
-    })?;
-    if sums.is_balanced() {
-        return Ok(rows);
-    }
-    let relation = history.tables[index].display();
-    for batch in sums.batches(BATCH_BYTES) {
-        let mut localizer = Localizer::new(key, buckets, &batch);
-        log.scan(|entries, row| {
-            progress.step("entries read again to find the faulty rows");
-            let (Some(operation), id, table_oid) = entries.outline(row) else {
-                return Ok(());
-            };
-            if history.table_of(table_oid, id) != Some(index) {
-                return Ok(());
-            }
-            if let Ok(stored) = entries.read(row) {
-                let entry = &stored.entry;
-                let _ = effects(
-                    operation,
-                    entry.key.as_deref(),
-                    entry.old.as_deref(),
-                    entry.new.as_deref(),
-                    &mut |sign, row, value| {
-                        if is_compared(&candidate.columns, value) {
-                            localizer.add(sign, row, value);
-                        }
-                    },
-                );
-            }
-            Ok(())
-        })?;
-        live_rows(
-            candidate,
-            &mut |sign, row, value| localizer.add(sign, row, value),
-            || progress.step("live rows read again"),
-        )?;
-        for difference in localizer.finish() {
-            sink(table_finding(&relation, &difference));
-        }
-    }
-    Ok(rows)
 }
 
-/// Takes each live row apart and hands its elements to `add`.
+impl Comparison<'_> {
+    /// Takes the live rows of a table from what the log says of it, and tells what remains. Gives the number of rows.
+    fn compare(
+        &self,
+        index: usize,
+        candidate: &mut Candidate,
+        progress: &mut Progress,
+        sink: &mut impl FnMut(Finding),
+    ) -> Result<u64, Error> {
+        let mut sums = candidate.sums.take().expect("made for all candidates");
+        let relation = self.history.tables[index].display();
+        let mut rows = 0;
+        let result = live_rows(candidate, &mut |sign, row, value| sums.add(sign, row, value), || {
+            rows += 1;
+            progress.step("live rows compared");
+        });
+        if let Err(message) = result {
+            sink(unreadable(&relation, &message));
+            return Ok(rows);
+        }
+        if sums.is_balanced() {
+            return Ok(rows);
+        }
+        for batch in sums.batches(BATCH_BYTES) {
+            let mut localizer = Localizer::new(self.key, self.buckets, &batch);
+            self.log.scan(|entries, row| {
+                progress.step("entries read again to find the faulty rows");
+                let (Some(operation), id, table_oid) = entries.outline(row) else {
+                    return Ok(());
+                };
+                if self.history.table_of(table_oid, id) == Some(index)
+                    && let Ok(stored) = entries.read(row)
+                {
+                    take_apart(operation, &stored.entry, &candidate.columns, |sign, row, value| {
+                        localizer.add(sign, row, value);
+                    });
+                }
+                Ok(())
+            })?;
+            let result = live_rows(
+                candidate,
+                &mut |sign, row, value| localizer.add(sign, row, value),
+                || progress.step("live rows read again"),
+            );
+            if let Err(message) = result {
+                sink(unreadable(&relation, &message));
+                return Ok(rows);
+            }
+            for difference in localizer.finish() {
+                sink(table_finding(&relation, &difference));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Hands the elements of an entry to `add`, but for those of columns that are not compared.
+fn take_apart(
+    operation: Operation,
+    entry: &Entry<'_>,
+    columns: &HashSet<String>,
+    mut add: impl FnMut(Sign, &str, Option<(&str, &str)>),
+) {
+    let (key, old, new) = (entry.key.as_deref(), entry.old.as_deref(), entry.new.as_deref());
+    // A text that cannot be taken apart has no effects; it is told as a finding of content or format.
+    let _ = effects(operation, key, old, new, &mut |sign, row, value| {
+        if value.is_none_or(|(column, _)| columns.contains(column)) {
+            add(sign, row, value);
+        }
+    });
+}
+
+/// A table whose rows cannot be read is a fault of that table, and must not hide those of others.
+fn unreadable(relation: &str, message: &str) -> Finding {
+    Finding {
+        kind: Kind::Table,
+        relation: Some(relation.to_owned()),
+        chain: None,
+        seq: None,
+        id: None,
+        detail: format!("its rows could not be read: {message}"),
+        hint: "The table could not be compared with the log. Look for damage in the table or in the catalogs of its types.".into(),
+    }
+}
+
+/// Takes each live row apart and hands its elements to `add`; an error of the server becomes its message.
 fn live_rows(
     candidate: &Candidate,
     add: &mut impl FnMut(Sign, &str, Option<(&str, &str)>),
     mut each: impl FnMut(),
-) -> Result<(), Error> {
+) -> Result<(), String> {
     let Candidate { relation, table, .. } = candidate;
-    let scratch = Scratch::new();
-    let (mut key, mut new) = (Vec::new(), Vec::new());
-    let mut scan = TableScan::new(relation, Visible::Statement);
-    while let Some(row) = scan.next(relation.width()) {
-        each();
-        key.clear();
-        new.clear();
-        scratch.within(|| {
-            let _pinned = table.pin();
-            table.write_key(&row, &mut key)?;
-            table.write_row(&row, &mut new)
-        })?;
-        scratch.reset();
-        let (key, new) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&new));
-        let key = (!key.is_empty()).then_some(&*key);
-        effects(Operation::Delete, key, Some(&new), None, add).map_err(|error| Error::Damaged {
-            what: format!("a row of table \"{}\": {error}", table.display()),
-        })?;
-    }
-    Ok(())
+    attempt(|| {
+        let scratch = Scratch::new();
+        let (mut key, mut new) = (Vec::new(), Vec::new());
+        let mut scan = TableScan::new(relation, Visible::Statement);
+        while let Some(row) = scan.next(relation.width()) {
+            each();
+            key.clear();
+            new.clear();
+            scratch
+                .within(|| {
+                    let _pinned = table.pin();
+                    table.write_key(&row, &mut key)?;
+                    table.write_row(&row, &mut new)
+                })
+                .map_err(|error| error.to_string())?;
+            scratch.reset();
+            let (key, new) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&new));
+            let key = (!key.is_empty()).then_some(&*key);
+            effects(Operation::Delete, key, Some(&new), None, add).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+    .flatten()
 }
 
 fn table_finding(relation: &str, difference: &Difference) -> Finding {

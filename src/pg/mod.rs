@@ -6,6 +6,7 @@
 //! `server`), so an `ERROR` arrives in Rust as a panic and destructors run. And no `RefCell` is borrowed across such a call, because
 //! the server may call back into us (invalidation, end of transaction) from inside of it.
 
+pub(crate) mod attempt;
 pub(crate) mod catalog;
 pub(crate) mod compat;
 pub(crate) mod datum;

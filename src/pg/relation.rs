@@ -1,6 +1,6 @@
 //! Open relations and what the catalogs say of them.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 use pgrx::{PgList, pg_sys};
 
@@ -39,7 +39,7 @@ impl Relation {
     pub(crate) fn try_open(oid: pg_sys::Oid, lock: Lock) -> Option<Relation> {
         // SAFETY: by value; gives null when there is no such relation.
         let ptr = unsafe { pg_sys::try_relation_open(oid, lock as pg_sys::LOCKMODE) };
-        (!ptr.is_null()).then_some(Relation { ptr, close: true })
+        (!ptr.is_null()).then(|| Relation { ptr, close: true })
     }
 
     /// A relation that somebody else keeps open.
@@ -311,15 +311,18 @@ pub(crate) fn qualified_name(oid: pg_sys::Oid) -> Option<(String, String)> {
     Some((schema, name))
 }
 
-/// Object id of the function `audit.name()` without arguments, if there is one.
-pub(crate) fn find_trigger_function(schema: &str, name: &str) -> Option<pg_sys::Oid> {
-    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
-    // SAFETY: makeString copies nothing, but both C strings outlive the call; the look-up does not keep them.
+/// Object id of the function `name()` in the schema, if there is one. Nobody needs a right on the schema for this look-up.
+pub(crate) fn find_function(schema: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a look-up in the system cache by name, argument types (none) and schema; the keys outlive the call.
     let oid = unsafe {
-        let mut names = PgList::<pg_sys::Node>::new();
-        names.push(pg_sys::makeString(schema.as_ptr().cast_mut()).cast());
-        names.push(pg_sys::makeString(name.as_ptr().cast_mut()).cast());
-        pg_sys::LookupFuncName(names.into_pg(), 0, std::ptr::null(), true)
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as core::ffi::c_int,
+            pg_sys::Anum_pg_proc_oid as pg_sys::AttrNumber,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(pg_sys::buildoidvector(std::ptr::null(), 0)),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::null(),
+        )
     };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }

@@ -60,6 +60,12 @@ impl Firing {
         is_restricted(unsafe { &*self.data().tg_trigger })
     }
 
+    /// Whether the trigger has this name.
+    pub(crate) fn is_named(&self, name: &std::ffi::CStr) -> bool {
+        // SAFETY: tg_trigger is valid for the call and its name is a C string.
+        unsafe { std::ffi::CStr::from_ptr((*self.data().tg_trigger).tgname) == name }
+    }
+
     /// The table.
     pub(crate) fn relation(&self) -> Relation {
         // SAFETY: the trigger manager keeps the relation open for the call, longer than the result lives.

@@ -37,7 +37,7 @@ pub struct Entry<'a> {
     pub at: Timestamp,
     /// Full transaction id of the server.
     pub xid: u64,
-    /// Command of the transaction that made this version of the row.
+    /// Command of the transaction that made the change; of INSERT, UPDATE and DELETE alone.
     pub command: Option<u32>,
     /// What was done; the name of an [`Operation`], unless somebody wrote another.
     pub operation: Cow<'a, str>,
@@ -239,7 +239,7 @@ impl<'a> Entry<'a> {
             Operation::Insert => (Yes, Yes, Any, No, Yes),
             Operation::Update => (Yes, Yes, Any, Yes, Yes),
             Operation::Delete => (Yes, Yes, Any, Yes, No),
-            Operation::Baseline => (Any, Yes, Any, No, Yes),
+            Operation::Baseline => (No, Yes, Any, No, Yes),
             Operation::Truncate => (No, Yes, No, No, No),
             Operation::Protect | Operation::Unprotect => (No, Yes, No, No, Yes),
             Operation::Incarnation => (No, Any, No, No, Yes),
@@ -569,7 +569,7 @@ fn check_details(operation: Operation, new: &str) -> Result<(), FormError> {
         _ => &[],
     };
     let mut found = 0_u32;
-    let mut details = Scanner::one_line(new);
+    let mut details = Scanner::compact(new);
     while let Some(detail) = details.next_member().map_err(|error| FormError::Json("new", error))? {
         if let Some(place) = names.iter().position(|name| *name == detail.raw_name) {
             found |= 1 << place;
@@ -1022,6 +1022,25 @@ mod tests {
             changed(&|e| e.operation = "TRUNCATE".into()),
             Err(Unexpected(Operation::Truncate, "command"))
         );
+        let baseline = |command| {
+            changed(&|e| {
+                (e.command, e.old) = (command, None);
+                e.operation = "BASELINE".into();
+            })
+        };
+        assert_eq!(baseline(None), Ok(()));
+        assert_eq!(baseline(Some(0)), Err(Unexpected(Operation::Baseline, "command")));
+        for (operation, image) in [("INSERT", "old"), ("DELETE", "new")] {
+            let result = changed(&|e| {
+                e.command = None;
+                e.operation = operation.into();
+                match image {
+                    "old" => e.old = None,
+                    _ => e.new = None,
+                }
+            });
+            assert_eq!(result, Err(Missing(operation.parse().unwrap(), "command")));
+        }
         for new in [
             "{}",
             r#"{"note":1,"state":2}"#,
@@ -1065,7 +1084,19 @@ mod tests {
             details(Operation::Protect, r#"{"kind":"r","images":"full","baseline":true}"#),
             Err(Detail(Operation::Protect, "exclude"))
         );
-        assert_eq!(details(Operation::Unprotect, r#"{ "reason" : "moved" }"#), Ok(()));
+        assert_eq!(details(Operation::Unprotect, r#"{"reason":"moved away"}"#), Ok(()));
+        for spaced in [
+            r#"{ "reason":"moved"}"#,
+            r#"{"reason" :"moved"}"#,
+            r#"{"reason": "moved"}"#,
+            r#"{"reason":"moved" }"#,
+            r#"{"reason":"moved","more":[1, 2]}"#,
+            r#"{"reason":"moved","more":{"a":{ }}}"#,
+            "{\"reason\":\"moved\"}\t",
+        ] {
+            let result = details(Operation::Unprotect, spaced);
+            assert!(matches!(result, Err(FormError::Json("new", _))), "{spaced} {result:?}");
+        }
         assert_eq!(
             details(Operation::Unprotect, "{}"),
             Err(Detail(Operation::Unprotect, "reason"))

@@ -36,7 +36,7 @@ pub fn push_json_value(out: &mut Vec<u8>, json_text: &[u8]) {
 
 /// The text is not JSON as it was expected here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} expected at byte {at} of the JSON text")]
+#[error("{what} was expected at byte {at} of the text")]
 pub struct JsonError {
     /// Where, in bytes from the start of the text.
     pub at: usize,
@@ -117,6 +117,8 @@ pub(crate) fn string_value(value: &str) -> Option<Cow<'_, str>> {
 /// Where white space may stand in the object that a [`Scanner`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
+    /// Nowhere.
+    Compact,
     /// Only inside and around values, names as we write them, all on one line.
     Columns,
     /// Wherever JSON allows it, but on one line.
@@ -149,9 +151,9 @@ impl<'a> Scanner<'a> {
         Scanner::new(text, Layout::Columns)
     }
 
-    /// A reader of any object on one line.
-    pub(crate) fn one_line(text: &'a str) -> Scanner<'a> {
-        Scanner::new(text, Layout::OneLine)
+    /// A reader of an object without white space.
+    pub(crate) fn compact(text: &'a str) -> Scanner<'a> {
+        Scanner::new(text, Layout::Compact)
     }
 
     fn new(text: &'a str, layout: Layout) -> Scanner<'a> {
@@ -374,6 +376,9 @@ impl<'a> Scanner<'a> {
 
     /// Passes white space in or around a value.
     fn space(&mut self) -> Result<(), JsonError> {
+        if self.layout == Layout::Compact {
+            return Ok(());
+        }
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             if self.layout != Layout::Free && matches!(self.peek(), Some(b'\n' | b'\r')) {
                 return Err(self.error("text on one line"));
