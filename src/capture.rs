@@ -26,10 +26,7 @@ fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_row";
     let firing = firing(call, NAME, ROW_TRIGGER)?;
     if !firing.is_row_level() || !firing.is_after() {
-        return Err(Error::TriggerProtocol {
-            function: NAME,
-            why: "must be fired AFTER the change, FOR EACH ROW",
-        });
+        return Err(Error::TriggerProtocol { function: NAME, why: "must be fired AFTER the change, FOR EACH ROW" });
     }
     let objects = session_cache::objects()?;
     let relation = firing.relation();
@@ -54,10 +51,7 @@ fn truncation(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_truncate";
     let firing = firing(call, NAME, TRUNCATE_TRIGGER)?;
     if firing.is_row_level() || !firing.is_after() || firing.event() != trigger::Event::Truncate {
-        return Err(Error::TriggerProtocol {
-            function: NAME,
-            why: "must be fired AFTER TRUNCATE, FOR EACH STATEMENT",
-        });
+        return Err(Error::TriggerProtocol { function: NAME, why: "must be fired AFTER TRUNCATE, FOR EACH STATEMENT" });
     }
     let objects = session_cache::objects()?;
     let table = protected_table(&objects, &firing.relation())?;
@@ -80,7 +74,10 @@ fn firing(call: &Call, function: &'static str, trigger: &CStr) -> Result<Firing,
         });
     }
     if !firing.is_named(trigger) {
-        return Err(Error::TriggerProtocol { function, why: "was fired by a trigger that audit.protect() did not make" });
+        return Err(Error::TriggerProtocol {
+            function,
+            why: "was fired by a trigger that audit.protect() did not make",
+        });
     }
     Ok(firing)
 }
@@ -88,14 +85,9 @@ fn firing(call: &Call, function: &'static str, trigger: &CStr) -> Result<Firing,
 /// The table as the registry says it is to be recorded.
 pub(crate) fn protected_table(objects: &Objects, relation: &Relation) -> Result<std::rc::Rc<Table>, Error> {
     session_cache::table(relation.oid(), || {
-        let registration = registry::find(objects, relation.oid())?.ok_or_else(|| Error::TriggerUnregistered {
-            relation: session_cache::display_name(relation.oid()),
-        })?;
-        Ok(Table::new(
-            relation,
-            &registration.excluded_today(relation),
-            registration.full_images,
-        ))
+        let registration = registry::find(objects, relation.oid())?
+            .ok_or_else(|| Error::TriggerUnregistered { relation: session_cache::display_name(relation.oid()) })?;
+        Ok(Table::new(relation, &registration.excluded_today(relation), registration.full_images))
     })
 }
 
@@ -132,14 +124,7 @@ impl Texts {
 
     /// Renders the change; `None` when there is nothing to record.
     fn render(&mut self, firing: &Firing, table: &Table) -> Result<Option<Operation>, Error> {
-        let Texts {
-            key,
-            old,
-            new,
-            columns,
-            first,
-            second,
-        } = self;
+        let Texts { key, old, new, columns, first, second } = self;
         for text in [&mut *key, &mut *old, &mut *new] {
             text.clear();
         }
@@ -177,9 +162,7 @@ fn utf8(text: &[u8]) -> Result<Option<&str>, Error> {
         return Ok(None);
     }
     // The database is UTF-8 and the server checks what comes in; a C function that puts other bytes into a text is refused here.
-    std::str::from_utf8(text).map(Some).map_err(|_| Error::Damaged {
-        what: "a value is not valid UTF-8".into(),
-    })
+    std::str::from_utf8(text).map(Some).map_err(|_| Error::Damaged { what: "a value is not valid UTF-8".into() })
 }
 
 /// Renders a row that is there already as a BASELINE event and hands it to `record`.

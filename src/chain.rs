@@ -34,14 +34,7 @@ pub(crate) struct Event<'a> {
 impl<'a> Event<'a> {
     /// An event about a table as a whole.
     pub(crate) fn of_table(operation: Operation, table: Table<'a>, new: Option<&'a str>) -> Event<'a> {
-        Event {
-            operation,
-            command: None,
-            table: Some(table),
-            key: None,
-            old: None,
-            new,
-        }
+        Event { operation, command: None, table: Some(table), key: None, old: None, new }
     }
 }
 
@@ -61,12 +54,7 @@ impl<'a> Recorder<'a> {
             Some(ledger) => ledger,
             None => registry::ledger(objects, Visible::Now)?.ok_or(Error::NoLedger)?,
         };
-        let mut recorder = Recorder {
-            objects,
-            log,
-            ledger,
-            line: take_line(),
-        };
+        let mut recorder = Recorder { objects, log, ledger, line: take_line() };
         recorder.ensure_live()?;
         Ok(recorder)
     }
@@ -76,9 +64,8 @@ impl<'a> Recorder<'a> {
         let (chain, head) = own(&self.log, &self.ledger)?;
         let id = self.next_id(head)?;
         let stored_at = session::now();
-        let at = session::to_timestamp(stored_at).ok_or(Error::Damaged {
-            what: "the clock is beyond the year 9999".into(),
-        })?;
+        let at = session::to_timestamp(stored_at)
+            .ok_or(Error::Damaged { what: "the clock is beyond the year 9999".into() })?;
         let actor = session_cache::actor();
         let context = settings::context();
         let application = session::application_name();
@@ -108,11 +95,7 @@ impl<'a> Recorder<'a> {
         };
         let hash = entry.hash_with(&mut self.line);
         self.log.append(&entry, hash, stored_at, actor.client.as_ref());
-        advance(Head {
-            seq: head.seq + 1,
-            id: id as u64,
-            hash,
-        });
+        advance(Head { seq: head.seq + 1, id: id as u64, hash });
         Ok(id)
     }
 
@@ -231,13 +214,7 @@ fn own(log: &Log, ledger: &Uuid) -> Result<(u32, Head), Error> {
     if STATE.with_borrow(|state| state.owned.is_none()) {
         let chain = lock_chain();
         let head = log.head(ledger, chain)?;
-        STATE.with_borrow_mut(|state| {
-            state.owned = Some(Owned {
-                chain,
-                head,
-                saved: Vec::new(),
-            })
-        });
+        STATE.with_borrow_mut(|state| state.owned = Some(Owned { chain, head, saved: Vec::new() }));
     }
     let level = xact::subtransaction();
     STATE.with_borrow_mut(|state| {
@@ -320,9 +297,5 @@ pub(crate) fn hash_of(entry: &Entry<'_>) -> Hash {
 
 /// A table as entries name it.
 pub(crate) fn table_of<'a>(oid: pg_sys::Oid, schema: &'a str, name: &'a str) -> Table<'a> {
-    Table {
-        oid: oid.to_u32(),
-        schema: Cow::Borrowed(schema),
-        name: Cow::Borrowed(name),
-    }
+    Table { oid: oid.to_u32(), schema: Cow::Borrowed(schema), name: Cow::Borrowed(name) }
 }

@@ -1,5 +1,7 @@
 //! Whether what should be protected is: triggers, functions, registry and guards against what the log says they must be.
 
+use std::ffi::CStr;
+
 use audit_ledger::{Finding, Kind};
 use pgrx::pg_sys;
 
@@ -34,20 +36,24 @@ impl TriggerState {
     }
 }
 
-/// State of the trigger that runs `function` on a table; found by its function, never by its name alone. A second trigger of that function counts as altered.
-pub(crate) fn trigger_state(
-    triggers: &[Trigger],
+/// A trigger of ours as it must be. `names` are those of all our triggers of that function, its own first.
+struct Wanted<'a> {
     function: pg_sys::Oid,
     kind: i16,
-    name: &std::ffi::CStr,
-) -> TriggerState {
-    let mut found = triggers.iter().filter(|trigger| trigger.function == function);
-    let Some(trigger) = found.next() else { return TriggerState::Missing };
-    let is_ours = trigger.kind == kind && !trigger.restricted && name.to_str() == Ok(trigger.name.as_str());
-    match (is_ours && found.next().is_none(), trigger.enabled) {
-        (true, 'A') => TriggerState::Ok,
-        (true, _) => TriggerState::Disabled,
-        (false, _) => TriggerState::Altered,
+    names: &'a [&'a CStr],
+}
+
+/// State of a trigger of ours; found by its function, never by its name alone. A further trigger of that function counts as altered.
+fn trigger_state(triggers: &[Trigger], wanted: &Wanted<'_>) -> TriggerState {
+    let is_named = |trigger: &Trigger, name: &CStr| name.to_str() == Ok(trigger.name.as_str());
+    let same: Vec<&Trigger> = triggers.iter().filter(|trigger| trigger.function == wanted.function).collect();
+    let has_stranger = same.iter().any(|trigger| !wanted.names.iter().any(|name| is_named(trigger, name)));
+    match same.iter().find(|trigger| is_named(trigger, wanted.names[0])) {
+        None if has_stranger => TriggerState::Altered,
+        None => TriggerState::Missing,
+        Some(trigger) if has_stranger || trigger.restricted || trigger.kind != wanted.kind => TriggerState::Altered,
+        Some(trigger) if trigger.enabled != 'A' => TriggerState::Disabled,
+        Some(_) => TriggerState::Ok,
     }
 }
 
@@ -58,8 +64,11 @@ pub(crate) fn table_states(objects: &Objects, table: &Relation) -> (TriggerState
     }
     let triggers = table.triggers();
     (
-        trigger_state(&triggers, objects.row_function, ROW_KIND, ROW_TRIGGER),
-        trigger_state(&triggers, objects.truncate_function, TRUNCATE_KIND, TRUNCATE_TRIGGER),
+        trigger_state(&triggers, &Wanted { function: objects.row_function, kind: ROW_KIND, names: &[ROW_TRIGGER] }),
+        trigger_state(
+            &triggers,
+            &Wanted { function: objects.truncate_function, kind: TRUNCATE_KIND, names: &[TRUNCATE_TRIGGER] },
+        ),
     )
 }
 
@@ -71,9 +80,8 @@ pub(crate) fn present_oid(
 ) -> Result<pg_sys::Oid, Error> {
     // Until a restored database has written for the first time, the log knows its tables by former object ids.
     if !registry::is_live(objects)?
-        && let Some(registration) = registrations
-            .iter()
-            .find(|registration| registration.protect_id == table.protect_id)
+        && let Some(registration) =
+            registrations.iter().find(|registration| registration.protect_id == table.protect_id)
     {
         return Ok(registration.relation);
     }
@@ -89,9 +97,7 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
         checked += 1;
         let oid = present_oid(objects, table, &registrations)?;
         covered.push(oid);
-        let registration = registrations
-            .iter()
-            .find(|registration| registration.protect_id == table.protect_id);
+        let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
         check_registration(table, oid, registration, sink);
         check_table(objects, table, oid, sink);
     }
@@ -99,11 +105,7 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
         check_children(*oid, &covered, sink);
     }
     for registration in &registrations {
-        if !history
-            .tables
-            .iter()
-            .any(|table| table.protect_id == registration.protect_id)
-        {
+        if !history.tables.iter().any(|table| table.protect_id == registration.protect_id) {
             let relation = crate::session_cache::display_name(registration.relation);
             sink(Finding {
                 detail: format!(
@@ -167,9 +169,7 @@ fn check_registration(
     let said = table.details.as_ref();
     if said != Some(&ProtectDetails::of(registration)) {
         let words = |details: Option<&ProtectDetails>| {
-            details
-                .and_then(|details| serde_json::to_string(details).ok())
-                .unwrap_or_else(|| "nothing readable".into())
+            details.and_then(|details| serde_json::to_string(details).ok()).unwrap_or_else(|| "nothing readable".into())
         };
         sink(Finding {
             detail: format!(
@@ -216,10 +216,7 @@ fn check_table(objects: &Objects, table: &Protected, oid: pg_sys::Oid, sink: &mu
         });
     }
     let (row, truncate) = table_states(objects, &relation);
-    for (state, name, what) in [
-        (row, ROW_TRIGGER, "changes of rows"),
-        (truncate, TRUNCATE_TRIGGER, "TRUNCATE"),
-    ] {
+    for (state, name, what) in [(row, ROW_TRIGGER, "changes of rows"), (truncate, TRUNCATE_TRIGGER, "TRUNCATE")] {
         if state == TriggerState::Ok {
             continue;
         }
@@ -258,22 +255,16 @@ fn check_children(oid: pg_sys::Oid, covered: &[pg_sys::Oid], sink: &mut impl FnM
 
 /// The guards of the extension's own tables.
 fn check_guards(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
-    let guards = [
-        (GUARD_ROW_KIND, c"audit_guard_row"),
-        (GUARD_STATEMENT_KIND, c"audit_guard_statement"),
-    ];
+    let (row, statement) = (c"audit_guard_row", c"audit_guard_statement");
+    let guards = [(GUARD_ROW_KIND, [row, statement]), (GUARD_STATEMENT_KIND, [statement, row])];
     for oid in objects.tables() {
         let table = Relation::open(oid, Lock::AccessShare);
         let display = format!("{}.{}", table.schema(), table.name());
-        let triggers = if table.has_triggers() {
-            table.triggers()
-        } else {
-            Vec::new()
-        };
-        for (kind, name) in guards {
-            let state = trigger_state(&triggers, objects.guard_function, kind, name);
+        let triggers = if table.has_triggers() { table.triggers() } else { Vec::new() };
+        for (kind, names) in &guards {
+            let state = trigger_state(&triggers, &Wanted { function: objects.guard_function, kind: *kind, names });
             if state != TriggerState::Ok {
-                let name = name.to_string_lossy();
+                let name = names[0].to_string_lossy();
                 sink(Finding {
                     detail: format!("the guard \"{name}\" is {}", state.as_str()),
                     hint: format!(

@@ -116,25 +116,17 @@ impl Error {
                 None,
                 (!hint.is_empty()).then(|| (*hint).to_owned()),
             ),
-            NotYours { relation, why } => (
-                ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("cannot protect \"{relation}\": it is {why}"),
-                None,
-                None,
-            ),
-            NotOwner { relation } => (
-                ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("must be owner of table \"{relation}\""),
-                None,
-                None,
-            ),
+            NotYours { relation, why } => {
+                (ERRCODE_INSUFFICIENT_PRIVILEGE, format!("cannot protect \"{relation}\": it is {why}"), None, None)
+            }
+            NotOwner { relation } => {
+                (ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table \"{relation}\""), None, None)
+            }
             AlreadyProtected { relation } => (
                 ERRCODE_DUPLICATE_OBJECT,
                 format!("table \"{relation}\" is already protected"),
                 None,
-                Some(format!(
-                    "To protect it in another way, use audit.unprotect('{relation}', 'reason') first."
-                )),
+                Some(format!("To protect it in another way, use audit.unprotect('{relation}', 'reason') first.")),
             ),
             ChildProtected { relation, child } => (
                 ERRCODE_DUPLICATE_OBJECT,
@@ -152,9 +144,7 @@ impl Error {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("table \"{relation}\" is protected through \"{parent}\""),
                 None,
-                Some(format!(
-                    "Unprotect \"{parent}\", or detach \"{relation}\" from it first."
-                )),
+                Some(format!("Unprotect \"{parent}\", or detach \"{relation}\" from it first.")),
             ),
             NoSuchColumn { relation, column } => (
                 ERRCODE_UNDEFINED_COLUMN,
@@ -174,24 +164,18 @@ impl Error {
                 None,
                 some("Use 'changed' to record the changed columns of an UPDATE, or 'full' to record whole rows."),
             ),
-            NullArgument { argument } => (
-                ERRCODE_NULL_VALUE_NOT_ALLOWED,
-                format!("argument \"{argument}\" must not be null"),
-                None,
-                None,
-            ),
+            NullArgument { argument } => {
+                (ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{argument}\" must not be null"), None, None)
+            }
             EmptyReason => (
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 "a reason is needed".into(),
                 None,
                 some("The reason is recorded in the log with the entry that ends the protection."),
             ),
-            NoSuchTable { oid } => (
-                ERRCODE_UNDEFINED_TABLE,
-                format!("relation with OID {oid} does not exist"),
-                None,
-                None,
-            ),
+            NoSuchTable { oid } => {
+                (ERRCODE_UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"), None, None)
+            }
             TriggerProtocol { function, why } => (
                 ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 format!("function \"{function}\" {why}"),
@@ -214,12 +198,7 @@ impl Error {
                     "Changes are recorded by the triggers of protected tables; see audit.protect() and audit.unprotect().",
                 ),
             ),
-            RestoredHash {
-                chain,
-                seq,
-                stored,
-                computed,
-            } => (
+            RestoredHash { chain, seq, stored, computed } => (
                 ERRCODE_DATA_CORRUPTED,
                 format!("entry {seq} of chain {chain} does not fit its hash"),
                 Some(format!("The row says {stored}, computed was {computed}.")),
@@ -262,9 +241,7 @@ impl Error {
             OutOfMemory { bytes } => (
                 ERRCODE_OUT_OF_MEMORY,
                 "out of memory".into(),
-                Some(format!(
-                    "Failed on request of size {bytes} while a row was being recorded."
-                )),
+                Some(format!("Failed on request of size {bytes} while a row was being recorded.")),
                 None,
             ),
             NotYet { argument } => (

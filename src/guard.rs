@@ -38,10 +38,7 @@ fn guard(call: &Call) -> Result<TriggerAnswer, Error> {
         Event::Delete => "delete from",
         Event::Truncate => "truncate",
     };
-    Err(Error::Guarded {
-        action,
-        relation: session_cache::display_name(relation.oid()),
-    })
+    Err(Error::Guarded { action, relation: session_cache::display_name(relation.oid()) })
 }
 
 fn is_admitted(objects: &Objects, relation: &Relation, firing: &Firing) -> Result<bool, Error> {
@@ -61,9 +58,9 @@ fn check_hash(relation: &Relation, firing: &Firing) -> Result<(), Error> {
     let entries = Entries::of(relation)?;
     let mut buffer = RowBuffer::default();
     let row = firing.first(&mut buffer);
-    let stored = entries.read(&row).map_err(|column| Error::Damaged {
-        what: format!("column \"{column}\" holds no valid value"),
-    })?;
+    let stored = entries
+        .read(&row)
+        .map_err(|column| Error::Damaged { what: format!("column \"{column}\" holds no valid value") })?;
     let computed = hash_of(&stored.entry);
     if computed == stored.hash {
         return Ok(());
@@ -82,8 +79,6 @@ fn is_own_entry(objects: &Objects, relation: &Relation, firing: &Firing) -> Resu
     check_hash(relation, firing)?;
     let mut buffer = RowBuffer::default();
     let row = firing.first(&mut buffer);
-    let stored = Entries::of(relation)?
-        .read(&row)
-        .map_err(|column| Error::Damaged { what: column.into() })?;
+    let stored = Entries::of(relation)?.read(&row).map_err(|column| Error::Damaged { what: column.into() })?;
     Ok(registry::ledger(objects, Visible::Now)? == Some(stored.entry.ledger))
 }

@@ -99,11 +99,7 @@ impl History {
                     let Some(details) = details else { continue };
                     let mut next = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
-                        history.spans.entry(oid).or_default().push(Span {
-                            after,
-                            until: landmark.id,
-                            table,
-                        });
+                        history.spans.entry(oid).or_default().push(Span { after, until: landmark.id, table });
                         let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
                         history.tables[table].table_oid = oid;
                         next.insert(oid, (table, landmark.id));
@@ -114,11 +110,7 @@ impl History {
             }
         }
         for (oid, (table, after)) in current {
-            history.spans.entry(oid).or_default().push(Span {
-                after,
-                until: i64::MAX,
-                table,
-            });
+            history.spans.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
         }
         history.keep(&alive);
         history
@@ -126,11 +118,7 @@ impl History {
 
     /// The table of whose present rows an entry tells.
     pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
-        self.spans
-            .get(&table_oid)?
-            .iter()
-            .find(|span| span.after < id && id < span.until)
-            .map(|span| span.table)
+        self.spans.get(&table_oid)?.iter().find(|span| span.after < id && id < span.until).map(|span| span.table)
     }
 
     /// A table was emptied: what earlier spans say of it counts no more.

@@ -78,11 +78,7 @@ pub(crate) struct Head {
 
 impl Head {
     /// Before the first entry of a chain.
-    pub(crate) const GENESIS: Head = Head {
-        seq: 0,
-        id: 0,
-        hash: Hash::GENESIS,
-    };
+    pub(crate) const GENESIS: Head = Head { seq: 0, id: 0, hash: Hash::GENESIS };
 }
 
 /// The table, open.
@@ -99,11 +95,7 @@ impl Log {
         if !relation.has_types(&TYPES) {
             return Err(Error::NotInstalled);
         }
-        Ok(Log {
-            relation,
-            pkey: objects.log_pkey,
-            sequence: objects.log_id_seq,
-        })
+        Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
     }
 
     /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
@@ -156,11 +148,7 @@ impl Log {
     pub(crate) fn head(&self, ledger: &Uuid, chain: u32) -> Result<Head, Error> {
         let index = Relation::open(self.pkey, Lock::AccessShare);
         let conditions = [
-            Equal {
-                number: column::LEDGER as i16 + 1,
-                function: pg_sys::F_UUID_EQ,
-                value: datum::from_uuid(ledger),
-            },
+            Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) },
             Equal {
                 number: column::CHAIN as i16 + 1,
                 function: pg_sys::F_INT4EQ,
@@ -168,17 +156,10 @@ impl Log {
             },
         ];
         let mut head = Ok(Head::GENESIS);
-        by_index(
-            &self.relation,
-            &index,
-            Visible::Now,
-            &conditions,
-            Direction::Backward,
-            |row| {
-                head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
-                false
-            },
-        );
+        by_index(&self.relation, &index, Visible::Now, &conditions, Direction::Backward, |row| {
+            head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
+            false
+        });
         head
     }
 
@@ -238,24 +219,14 @@ impl Log {
         let index = Relation::open(self.pkey, Lock::AccessShare);
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let conditions = [Equal {
-            number: column::LEDGER as i16 + 1,
-            function: pg_sys::F_UUID_EQ,
-            value: datum::from_uuid(ledger),
-        }];
+        let conditions =
+            [Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) }];
         let mut result = Ok(());
-        by_index(
-            &self.relation,
-            &index,
-            Visible::Statement,
-            &conditions,
-            Direction::Forward,
-            |row| {
-                result = scratch.within(|| visit(&entries, row));
-                scratch.reset();
-                result.is_ok()
-            },
-        );
+        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+            result = scratch.within(|| visit(&entries, row));
+            scratch.reset();
+            result.is_ok()
+        });
         result
     }
 
@@ -270,35 +241,16 @@ impl Log {
         let index = Relation::open(self.pkey, Lock::AccessShare);
         let entries = Entries::new();
         let conditions = [
-            Equal {
-                number: column::LEDGER as i16 + 1,
-                function: pg_sys::F_UUID_EQ,
-                value: datum::from_uuid(ledger),
-            },
-            Equal {
-                number: column::CHAIN as i16 + 1,
-                function: pg_sys::F_INT4EQ,
-                value: pg_sys::Datum::from(chain),
-            },
-            Equal {
-                number: column::SEQ as i16 + 1,
-                function: pg_sys::F_INT8EQ,
-                value: pg_sys::Datum::from(seq),
-            },
+            Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) },
+            Equal { number: column::CHAIN as i16 + 1, function: pg_sys::F_INT4EQ, value: pg_sys::Datum::from(chain) },
+            Equal { number: column::SEQ as i16 + 1, function: pg_sys::F_INT8EQ, value: pg_sys::Datum::from(seq) },
         ];
         let mut read = Some(read);
         let mut found = None;
-        by_index(
-            &self.relation,
-            &index,
-            Visible::Statement,
-            &conditions,
-            Direction::Forward,
-            |row| {
-                found = read.take().map(|read| read(&entries, row));
-                false
-            },
-        );
+        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+            found = read.take().map(|read| read(&entries, row));
+            false
+        });
         found
     }
 }
@@ -345,28 +297,17 @@ pub(crate) struct Details {
 impl Entries {
     fn new() -> Entries {
         let home = Scratch::new();
-        Entries {
-            inet: Output::of_type(pg_sys::INETOID, &home),
-            _home: home,
-        }
+        Entries { inet: Output::of_type(pg_sys::INETOID, &home), _home: home }
     }
 
     /// For a trigger on the table itself.
     pub(crate) fn of(relation: &Relation) -> Result<Entries, Error> {
-        if relation.has_types(&TYPES) {
-            Ok(Entries::new())
-        } else {
-            Err(Error::NotInstalled)
-        }
+        if relation.has_types(&TYPES) { Ok(Entries::new()) } else { Err(Error::NotInstalled) }
     }
 
     /// The place that a row claims.
     pub(crate) fn place(&self, row: &Row<'_>) -> Place {
-        Place {
-            chain: row.int4(column::CHAIN),
-            seq: row.int8(column::SEQ),
-            id: row.int8(column::ID),
-        }
+        Place { chain: row.int4(column::CHAIN), seq: row.int8(column::SEQ), id: row.int8(column::ID) }
     }
 
     /// Operation, id and table of a row, without reading the rest.
@@ -395,33 +336,20 @@ impl Entries {
         let number =
             |index: usize, name: &'static str| row.int8(index).and_then(|value| u64::try_from(value).ok()).ok_or(name);
         let hash = |index: usize, name: &'static str| {
-            row.bytes(index)
-                .and_then(|bytes| Hash::try_from(bytes).ok())
-                .ok_or(name)
+            row.bytes(index).and_then(|bytes| Hash::try_from(bytes).ok()).ok_or(name)
         };
         let command = match row.int8(column::COMMAND) {
             None => None,
             Some(command) => Some(u32::try_from(command).map_err(|_| "command")?),
         };
-        let table = match (
-            row.oid(column::TABLE_OID),
-            row.text(column::TABLE_SCHEMA),
-            row.text(column::TABLE_NAME),
-        ) {
-            (Some(oid), Some(schema), Some(name)) => Some(Table {
-                oid: oid.to_u32(),
-                schema,
-                name,
-            }),
+        let table = match (row.oid(column::TABLE_OID), row.text(column::TABLE_SCHEMA), row.text(column::TABLE_NAME)) {
+            (Some(oid), Some(schema), Some(name)) => Some(Table { oid: oid.to_u32(), schema, name }),
             (None, None, None) => None,
             _ => return Err("table_oid, table_schema, table_name"),
         };
         let entry = Entry {
             ledger: row.uuid(column::LEDGER).ok_or("ledger")?,
-            chain: row
-                .int4(column::CHAIN)
-                .and_then(|chain| u32::try_from(chain).ok())
-                .ok_or("chain")?,
+            chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok()).ok_or("chain")?,
             seq: number(column::SEQ, "seq")?,
             prev: hash(column::PREV, "prev")?,
             id: number(column::ID, "id")?,
@@ -442,9 +370,6 @@ impl Entries {
             },
             context: row.text(column::CONTEXT),
         };
-        Ok(Stored {
-            entry,
-            hash: hash(column::HASH, "hash")?,
-        })
+        Ok(Stored { entry, hash: hash(column::HASH, "hash")? })
     }
 }

@@ -65,12 +65,7 @@ pub(crate) struct IncarnationDetails {
 pub(crate) fn incarnation_details(objects: &Objects) -> Result<String, Error> {
     let tables = registry::all(objects, Visible::Now)?
         .into_iter()
-        .map(|registration| {
-            (
-                registration.known_as.to_u32().to_string(),
-                registration.relation.to_u32(),
-            )
-        })
+        .map(|registration| (registration.known_as.to_u32().to_string(), registration.relation.to_u32()))
         .collect();
     json(&IncarnationDetails {
         system_identifier: session::system_identifier().to_string(),
@@ -80,9 +75,7 @@ pub(crate) fn incarnation_details(objects: &Objects) -> Result<String, Error> {
 }
 
 fn json(value: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|error| Error::Damaged {
-        what: error.to_string(),
-    })
+    serde_json::to_string(value).map_err(|error| Error::Damaged { what: error.to_string() })
 }
 
 /// How a table is to be protected.
@@ -96,10 +89,7 @@ struct Wish {
 fn protect(call: &Call) -> Result<i64, Error> {
     let oid: pg_sys::Oid = call.argument(0).ok_or(Error::NullArgument { argument: "relation" })?;
     let exclude: Vec<Option<String>> = call.argument(1).ok_or(Error::NullArgument { argument: "exclude" })?;
-    let exclude = exclude
-        .into_iter()
-        .collect::<Option<_>>()
-        .ok_or(Error::NullArgument { argument: "exclude" })?;
+    let exclude = exclude.into_iter().collect::<Option<_>>().ok_or(Error::NullArgument { argument: "exclude" })?;
     let images: String = call.argument(2).ok_or(Error::NullArgument { argument: "images" })?;
     let full_images = registry::is_full(&images).ok_or(Error::BadImages { images })?;
     let baseline = call.argument(3).ok_or(Error::NullArgument { argument: "baseline" })?;
@@ -113,24 +103,15 @@ fn protect(call: &Call) -> Result<i64, Error> {
     check_owner(&root)?;
     check_kind(&objects, &root)?;
     if registry::find(&objects, oid)?.is_some() {
-        return Err(Error::AlreadyProtected {
-            relation: display_name(oid),
-        });
+        return Err(Error::AlreadyProtected { relation: display_name(oid) });
     }
-    let wish = Wish {
-        exclude,
-        full_images,
-        baseline,
-    };
+    let wish = Wish { exclude, full_images, baseline };
     let members = relation::with_descendants(oid, Lock::ShareRowExclusive);
     for member in &members[1..] {
         let child = Relation::open(*member, Lock::Held);
         check_kind(&objects, &child)?;
         if registry::find(&objects, *member)?.is_some() {
-            return Err(Error::ChildProtected {
-                relation: display_name(oid),
-                child: display_name(*member),
-            });
+            return Err(Error::ChildProtected { relation: display_name(oid), child: display_name(*member) });
         }
     }
     for member in &members {
@@ -156,12 +137,7 @@ fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Re
     xact::next_command();
     let table = Relation::open(oid, Lock::Held);
     let columns = table.column_names();
-    let number_of = |name: &String| {
-        columns
-            .iter()
-            .find(|(_, other)| other == name)
-            .map_or(0, |(number, _)| *number)
-    };
+    let number_of = |name: &String| columns.iter().find(|(_, other)| other == name).map_or(0, |(number, _)| *number);
     let mut registration = Registration {
         relation: oid,
         known_as: oid,
@@ -176,11 +152,8 @@ fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Re
     let details = json(&ProtectDetails::of(&registration))?;
     let mut recorder = Recorder::open(objects)?;
     let (schema, name) = (table.schema(), table.name());
-    registration.protect_id = recorder.record(&Event::of_table(
-        Operation::Protect,
-        table_of(oid, &schema, &name),
-        Some(&details),
-    ))?;
+    registration.protect_id =
+        recorder.record(&Event::of_table(Operation::Protect, table_of(oid, &schema, &name), Some(&details)))?;
     registry::add(objects, &[registration])?;
     xact::next_command();
     if wish.baseline && table.kind() == 'r' {
@@ -223,25 +196,15 @@ fn unprotect(call: &Call) -> Result<i64, Error> {
     let all = registry::all(&objects, Visible::Now)?;
     let registered = |oid: pg_sys::Oid| all.iter().find(|registration| registration.relation == oid);
     if registered(oid).is_none() {
-        return Err(Error::NotProtected {
-            relation: display_name(oid),
-        });
+        return Err(Error::NotProtected { relation: display_name(oid) });
     }
     let mut members = vec![oid];
     if root.is_some() {
         if let Some(parent) = protecting_parent(&all, oid) {
-            return Err(Error::ProtectedThroughParent {
-                relation: display_name(oid),
-                parent: display_name(parent),
-            });
+            return Err(Error::ProtectedThroughParent { relation: display_name(oid), parent: display_name(parent) });
         }
         let descendants = relation::with_descendants(oid, Lock::ShareRowExclusive);
-        members.extend(
-            descendants
-                .into_iter()
-                .skip(1)
-                .filter(|member| registered(*member).is_some()),
-        );
+        members.extend(descendants.into_iter().skip(1).filter(|member| registered(*member).is_some()));
     }
     drop(root);
     for member in &members {
@@ -255,11 +218,7 @@ fn unprotect(call: &Call) -> Result<i64, Error> {
     for member in &members {
         let known_as = registered(*member).map_or(*member, |registration| registration.known_as);
         let (schema, name) = relation::qualified_name(*member).unwrap_or_else(|| (String::new(), String::new()));
-        recorder.record(&Event::of_table(
-            Operation::Unprotect,
-            table_of(known_as, &schema, &name),
-            Some(&details),
-        ))?;
+        recorder.record(&Event::of_table(Operation::Unprotect, table_of(known_as, &schema, &name), Some(&details)))?;
     }
     registry::remove(&objects, &members)?;
     Ok(members.len() as i64)
@@ -281,10 +240,7 @@ fn protecting_parent(all: &[Registration], oid: pg_sys::Oid) -> Option<pg_sys::O
 fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_cover";
     if !trigger::is_event_trigger(call) {
-        return Err(Error::TriggerProtocol {
-            function: NAME,
-            why: "was not called by the event trigger manager",
-        });
+        return Err(Error::TriggerProtocol { function: NAME, why: "was not called by the event trigger manager" });
     }
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
@@ -319,10 +275,7 @@ fn cover(objects: &Objects) -> Result<(), Error> {
 }
 
 fn has_trigger(oid: pg_sys::Oid, function: pg_sys::Oid) -> bool {
-    Relation::open(oid, Lock::Held)
-        .triggers()
-        .iter()
-        .any(|trigger| trigger.function == function)
+    Relation::open(oid, Lock::Held).triggers().iter().any(|trigger| trigger.function == function)
 }
 
 fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
@@ -331,10 +284,7 @@ fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
     };
     let triggers = table.triggers();
     drop(table);
-    for found in triggers
-        .iter()
-        .filter(|found| found.function == function && !found.cloned)
-    {
+    for found in triggers.iter().filter(|found| found.function == function && !found.cloned) {
         trigger::drop(found.oid);
         xact::next_command();
     }
@@ -344,47 +294,29 @@ fn check_owner(table: &Relation) -> Result<(), Error> {
     if compat::owns_relation(table.oid(), session::roles().1) {
         return Ok(());
     }
-    Err(Error::NotOwner {
-        relation: display_name(table.oid()),
-    })
+    Err(Error::NotOwner { relation: display_name(table.oid()) })
 }
 
 fn check_kind(objects: &Objects, table: &Relation) -> Result<(), Error> {
     let relation = display_name(table.oid());
     if table.schema_oid() == objects.schema {
-        return Err(Error::NotYours {
-            relation,
-            why: "a table of the audit extension itself",
-        });
+        return Err(Error::NotYours { relation, why: "a table of the audit extension itself" });
     }
     if table.is_system() {
-        return Err(Error::NotYours {
-            relation,
-            why: "a system catalog",
-        });
+        return Err(Error::NotYours { relation, why: "a system catalog" });
     }
     let (why, hint) = match (table.kind(), table.persistence()) {
-        ('v', _) => (
-            "a view",
-            "Protect the tables that the view reads: changes through the view are recorded there.",
-        ),
+        ('v', _) => ("a view", "Protect the tables that the view reads: changes through the view are recorded there."),
         ('m', _) => ("a materialized view", "Protect the tables that it is made from."),
-        ('f', _) => (
-            "a foreign table",
-            "Its rows can change without this server; protect the table on the remote server.",
-        ),
+        ('f', _) => {
+            ("a foreign table", "Its rows can change without this server; protect the table on the remote server.")
+        }
         ('S', _) => ("a sequence", "Only tables can be protected."),
         ('i' | 'I', _) => ("an index", "Only tables can be protected."),
         ('c', _) => ("a composite type", "Only tables can be protected."),
         ('t', _) => ("a TOAST table", "Only tables can be protected."),
-        (_, 't') => (
-            "a temporary table",
-            "It vanishes with the session, and its entries could never be verified.",
-        ),
-        (_, 'u') => (
-            "an unlogged table",
-            "A crash empties it without a trace; use ALTER TABLE ... SET LOGGED first.",
-        ),
+        (_, 't') => ("a temporary table", "It vanishes with the session, and its entries could never be verified."),
+        (_, 'u') => ("an unlogged table", "A crash empties it without a trace; use ALTER TABLE ... SET LOGGED first."),
         ('r' | 'p', _) => return Ok(()),
         _ => ("not a table", "Only tables can be protected."),
     };
@@ -397,16 +329,10 @@ fn check_columns(table: &Relation, wish: &Wish) -> Result<(), Error> {
     for excluded in &wish.exclude {
         let relation = || display_name(table.oid());
         let Some((number, _)) = columns.iter().find(|(_, name)| name == excluded) else {
-            return Err(Error::NoSuchColumn {
-                relation: relation(),
-                column: excluded.clone(),
-            });
+            return Err(Error::NoSuchColumn { relation: relation(), column: excluded.clone() });
         };
         if key.contains(number) {
-            return Err(Error::ExcludedKey {
-                relation: relation(),
-                column: excluded.clone(),
-            });
+            return Err(Error::ExcludedKey { relation: relation(), column: excluded.clone() });
         }
     }
     Ok(())

@@ -53,15 +53,7 @@ impl Objects {
 
     /// Whether a relation is one of them.
     pub(crate) fn has(&self, oid: pg_sys::Oid) -> bool {
-        [
-            self.log,
-            self.log_pkey,
-            self.log_id_seq,
-            self.ledger,
-            self.incarnation,
-            self.registry,
-        ]
-        .contains(&oid)
+        [self.log, self.log_pkey, self.log_id_seq, self.ledger, self.incarnation, self.registry].contains(&oid)
     }
 
     /// The tables, all of which carry guards.
@@ -71,12 +63,8 @@ impl Objects {
 }
 
 const LEDGER_TYPES: [pg_sys::Oid; 2] = [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID];
-const INCARNATION_TYPES: [pg_sys::Oid; 4] = [
-    pg_sys::INT8OID,
-    pg_sys::NUMERICOID,
-    pg_sys::OIDOID,
-    pg_sys::TIMESTAMPTZOID,
-];
+const INCARNATION_TYPES: [pg_sys::Oid; 4] =
+    [pg_sys::INT8OID, pg_sys::NUMERICOID, pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID];
 
 /// The ledger of this database; `None` before the first table is protected.
 pub(crate) fn ledger(objects: &Objects, visible: Visible) -> Result<Option<Uuid>, Error> {
@@ -257,13 +245,9 @@ pub(crate) fn remove(objects: &Objects, relations: &[pg_sys::Oid]) -> Result<usi
 pub(crate) fn adopt_present_ids(objects: &Objects) -> Result<(), Error> {
     let table = open(objects.registry, Lock::RowExclusive, &REGISTRY_TYPES)?;
     rewrite(&table, |row| match Registration::read(row) {
-        Some(registration) if registration.known_as != registration.relation => Fate::Replace(
-            Registration {
-                known_as: registration.relation,
-                ..registration
-            }
-            .row(),
-        ),
+        Some(registration) if registration.known_as != registration.relation => {
+            Fate::Replace(Registration { known_as: registration.relation, ..registration }.row())
+        }
         _ => Fate::Keep,
     });
     Ok(())
@@ -271,9 +255,5 @@ pub(crate) fn adopt_present_ids(objects: &Objects) -> Result<(), Error> {
 
 fn open(oid: pg_sys::Oid, lock: Lock, types: &[pg_sys::Oid]) -> Result<Relation, Error> {
     let relation = Relation::open(oid, lock);
-    if relation.has_types(types) {
-        Ok(relation)
-    } else {
-        Err(Error::NotInstalled)
-    }
+    if relation.has_types(types) { Ok(relation) } else { Err(Error::NotInstalled) }
 }

@@ -65,17 +65,10 @@ impl Table {
         let key = relation
             .primary_key()
             .iter()
-            .filter_map(|number| {
-                columns
-                    .iter()
-                    .position(|encoded| encoded.column.index + 1 == *number as usize)
-            })
+            .filter_map(|number| columns.iter().position(|encoded| encoded.column.index + 1 == *number as usize))
             .collect();
-        let depends = columns
-            .iter()
-            .map(|encoded| depends(encoded.column.type_oid))
-            .max()
-            .unwrap_or(Depends::Variables);
+        let depends =
+            columns.iter().map(|encoded| depends(encoded.column.type_oid)).max().unwrap_or(Depends::Variables);
         Table {
             oid: relation.oid(),
             schema: relation.schema(),
@@ -189,10 +182,7 @@ impl Table {
                 Some(value) => encoded.encoder.write(&value, out)?,
             }
             if out.len() > MAX_TEXT {
-                return Err(Error::TooLarge {
-                    relation: self.display(),
-                    bytes: out.len(),
-                });
+                return Err(Error::TooLarge { relation: self.display(), bytes: out.len() });
             }
         }
         out.push(b'}');
@@ -227,27 +217,15 @@ impl Encoder {
 
     fn write(&self, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
         match self {
-            Encoder::Boolean => out.extend_from_slice(if value.datum().value() & 1 == 1 {
-                b"true"
-            } else {
-                b"false"
-            }),
+            Encoder::Boolean => out.extend_from_slice(if value.datum().value() & 1 == 1 { b"true" } else { b"false" }),
             // Integers lie in the low bits of the datum; the casts cut off the rest (postgres.h, DatumGetInt16 and its kin).
             Encoder::Int2 => push_integer(value.datum().value() as i16, out),
             Encoder::Int4 => push_integer(value.datum().value() as i32, out),
             Encoder::Int8 => push_integer(value.datum().value() as i64, out),
             Encoder::Number(output) => {
                 let text = value.text(output);
-                let is_number = text
-                    .strip_prefix(b"-")
-                    .unwrap_or(text)
-                    .first()
-                    .is_some_and(u8::is_ascii_digit);
-                if is_number {
-                    out.extend_from_slice(text)
-                } else {
-                    push_string(out, text)
-                }
+                let is_number = text.strip_prefix(b"-").unwrap_or(text).first().is_some_and(u8::is_ascii_digit);
+                if is_number { out.extend_from_slice(text) } else { push_string(out, text) }
             }
             Encoder::Text => {
                 let text = value.bytes();

@@ -54,12 +54,8 @@ fn refresh() {
         return;
     }
     for oid in relations {
-        let dropped = TABLES.with(|tables| {
-            tables
-                .borrow_mut()
-                .as_mut()
-                .and_then(|tables| tables.remove(&oid.to_u32()))
-        });
+        let dropped =
+            TABLES.with(|tables| tables.borrow_mut().as_mut().and_then(|tables| tables.remove(&oid.to_u32())));
         // Dropped outside of the borrow: it frees memory of the server.
         drop(dropped);
         if OBJECTS.with_borrow(|objects| objects.as_ref().is_some_and(|objects| objects.has(oid))) {
@@ -89,22 +85,12 @@ pub(crate) fn objects() -> Result<Rc<Objects>, Error> {
 /// The protected table with this object id, made by `load` at first sight.
 pub(crate) fn table(oid: pg_sys::Oid, load: impl FnOnce() -> Result<Table, Error>) -> Result<Rc<Table>, Error> {
     refresh();
-    let known = TABLES.with(|tables| {
-        tables
-            .borrow()
-            .as_ref()
-            .and_then(|tables| tables.get(&oid.to_u32()).cloned())
-    });
+    let known = TABLES.with(|tables| tables.borrow().as_ref().and_then(|tables| tables.get(&oid.to_u32()).cloned()));
     if let Some(table) = known {
         return Ok(table);
     }
     let table = Rc::new(load()?);
-    TABLES.with(|tables| {
-        tables
-            .borrow_mut()
-            .get_or_insert_default()
-            .insert(oid.to_u32(), table.clone())
-    });
+    TABLES.with(|tables| tables.borrow_mut().get_or_insert_default().insert(oid.to_u32(), table.clone()));
     Ok(table)
 }
 

@@ -71,10 +71,7 @@ pub(crate) fn record_unchanged() -> bool {
 
 /// Time between two notices of progress; `None`: no notices.
 pub(crate) fn progress_interval() -> Option<std::time::Duration> {
-    u64::try_from(PROGRESS_INTERVAL.get())
-        .ok()
-        .filter(|seconds| *seconds > 0)
-        .map(std::time::Duration::from_secs)
+    u64::try_from(PROGRESS_INTERVAL.get()).ok().filter(|seconds| *seconds > 0).map(std::time::Duration::from_secs)
 }
 
 /// The context as JSON text on one line; `None` when it is empty.

@@ -97,17 +97,11 @@ impl Outcome {
         match kind {
             Kind::Content => (
                 self.entries,
-                format!(
-                    "{} compared with the hash of their line",
-                    count(self.entries, "entry", "entries")
-                ),
+                format!("{} compared with the hash of their line", count(self.entries, "entry", "entries")),
             ),
             Kind::Link => (
                 self.entries,
-                format!(
-                    "{} followed to the hash of the entry before",
-                    count(self.chains, "chain", "chains")
-                ),
+                format!("{} followed to the hash of the entry before", count(self.chains, "chain", "chains")),
             ),
             Kind::Missing => (
                 self.chains,
@@ -116,18 +110,13 @@ impl Outcome {
                     count(self.chains, "chain", "chains")
                 ),
             ),
-            Kind::Order => (
-                self.entries,
-                "ids grow along each chain, and no time goes back by more than a minute".into(),
-            ),
-            Kind::Format => (
-                self.entries,
-                "entries whose hash fits have the form of version 1".into(),
-            ),
-            Kind::Coverage => (
-                self.objects,
-                "triggers, functions, guards and registry compared with what the log says".into(),
-            ),
+            Kind::Order => {
+                (self.entries, "ids grow along each chain, and no time goes back by more than a minute".into())
+            }
+            Kind::Format => (self.entries, "entries whose hash fits have the form of version 1".into()),
+            Kind::Coverage => {
+                (self.objects, "triggers, functions, guards and registry compared with what the log says".into())
+            }
             Kind::Table if !self.compared => (0, "not asked for".into()),
             Kind::Table => {
                 let mut detail = format!(
@@ -158,23 +147,10 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
         Some(ledger) => Some(ledger),
         None => lost_ledger(&landmarks, sink),
     };
-    let history = ledger
-        .map(|ledger| History::of(ledger, &mut landmarks))
-        .unwrap_or_default();
-    let mut outcome = Outcome {
-        entries: 0,
-        chains: 0,
-        objects: 0,
-        tables: 0,
-        rows: 0,
-        passed_over: Vec::new(),
-        compared: tables,
-    };
-    let mut candidates = if tables {
-        candidates(&objects, &history, &mut outcome)?
-    } else {
-        Vec::new()
-    };
+    let history = ledger.map(|ledger| History::of(ledger, &mut landmarks)).unwrap_or_default();
+    let mut outcome =
+        Outcome { entries: 0, chains: 0, objects: 0, tables: 0, rows: 0, passed_over: Vec::new(), compared: tables };
+    let mut candidates = if tables { candidates(&objects, &history, &mut outcome)? } else { Vec::new() };
     let key = session::random_key();
     let buckets = bucket_count(candidates.iter().flatten().count());
     for candidate in candidates.iter_mut().flatten() {
@@ -258,9 +234,7 @@ fn candidates(objects: &Objects, history: &History, outcome: &mut Outcome) -> Re
     let mut candidates = Vec::with_capacity(history.tables.len());
     for table in &history.tables {
         let oid = coverage::present_oid(objects, table, &registrations)?;
-        let registration = registrations
-            .iter()
-            .find(|registration| registration.protect_id == table.protect_id);
+        let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
         candidates.push(candidate(table, oid, registration, outcome));
     }
     Ok(candidates)
@@ -277,10 +251,7 @@ fn candidate(
         return None;
     }
     if !details.baseline {
-        outcome.passed_over.push(format!(
-            "{} not compared, as it was protected without baseline",
-            table.display()
-        ));
+        outcome.passed_over.push(format!("{} not compared, as it was protected without baseline", table.display()));
         return None;
     }
     // A table that is gone is told by coverage.
@@ -289,24 +260,14 @@ fn candidate(
         return None;
     }
     if !relation::may_select(oid) {
-        outcome.passed_over.push(format!(
-            "{} not compared, for want of the right to read it",
-            table.display()
-        ));
+        outcome.passed_over.push(format!("{} not compared, for want of the right to read it", table.display()));
         return None;
     }
-    let excluded = registration.map_or_else(
-        || details.exclude.clone(),
-        |registration| registration.excluded_today(&relation),
-    );
+    let excluded =
+        registration.map_or_else(|| details.exclude.clone(), |registration| registration.excluded_today(&relation));
     let table = Table::new(&relation, &excluded, details.images == "full");
     let columns = table.column_names().map(str::to_owned).collect();
-    Some(Candidate {
-        relation,
-        table,
-        columns,
-        sums: None,
-    })
+    Some(Candidate { relation, table, columns, sums: None })
 }
 
 /// The comparison of tables with the log, after the log was read once.
@@ -356,11 +317,9 @@ impl Comparison<'_> {
                 }
                 Ok(())
             })?;
-            let result = live_rows(
-                candidate,
-                &mut |sign, row, value| localizer.add(sign, row, value),
-                || progress.step("live rows read again"),
-            );
+            let result = live_rows(candidate, &mut |sign, row, value| localizer.add(sign, row, value), || {
+                progress.step("live rows read again")
+            });
             if let Err(message) = result {
                 sink(unreadable(&relation, &message));
                 return Ok(rows);
@@ -436,11 +395,7 @@ fn live_rows(
 
 fn table_finding(relation: &str, difference: &Difference) -> Finding {
     let row = shorten(&difference.row);
-    let times = if difference.count > 1 {
-        format!(" {} times", difference.count)
-    } else {
-        String::new()
-    };
+    let times = if difference.count > 1 { format!(" {} times", difference.count) } else { String::new() };
     let (detail, hint) = match &difference.what {
         DifferenceKind::Missing => (
             format!("row {row} is in the log{times}, but not in the table"),
@@ -450,16 +405,8 @@ fn table_finding(relation: &str, difference: &Difference) -> Finding {
             format!("row {row} is in the table{times}, but not in the log"),
             "The row was inserted, or its key changed, without its triggers; or an entry of it was removed.",
         ),
-        DifferenceKind::Value {
-            column,
-            expected,
-            found,
-        } => (
-            format!(
-                "row {row}: column \"{column}\" is {}, the log says {}",
-                values(found),
-                values(expected)
-            ),
+        DifferenceKind::Value { column, expected, found } => (
+            format!("row {row}: column \"{column}\" is {}, the log says {}", values(found), values(expected)),
             "The row was changed without its triggers, or an entry of it was changed or removed.",
         ),
     };
@@ -478,11 +425,7 @@ fn values(values: &[String]) -> String {
     if values.is_empty() {
         return "null".into();
     }
-    values
-        .iter()
-        .map(|value| shorten(value))
-        .collect::<Vec<_>>()
-        .join(" and ")
+    values.iter().map(|value| shorten(value)).collect::<Vec<_>>().join(" and ")
 }
 
 /// Most characters of a value that a finding shows.
@@ -552,12 +495,7 @@ const STRIDE: u64 = 4096;
 
 impl Progress {
     fn new() -> Progress {
-        Progress {
-            interval: settings::progress_interval(),
-            last: Instant::now(),
-            what: "",
-            steps: 0,
-        }
+        Progress { interval: settings::progress_interval(), last: Instant::now(), what: "", steps: 0 }
     }
 
     fn step(&mut self, what: &'static str) {

@@ -61,15 +61,11 @@ fn trigger_states(call: &Call) -> Result<(), Error> {
     let objects = session_cache::objects()?;
     let mut rows = call.rows();
     for registration in registry::all(&objects, Visible::Statement)? {
-        let states = Relation::try_open(registration.relation, Lock::AccessShare).map_or(
-            (coverage::TriggerState::Missing, coverage::TriggerState::Missing),
-            |table| coverage::table_states(&objects, &table),
-        );
-        rows.push([
-            registration.relation.into_datum(),
-            states.0.as_str().into_datum(),
-            states.1.as_str().into_datum(),
-        ]);
+        let states = Relation::try_open(registration.relation, Lock::AccessShare)
+            .map_or((coverage::TriggerState::Missing, coverage::TriggerState::Missing), |table| {
+                coverage::table_states(&objects, &table)
+            });
+        rows.push([registration.relation.into_datum(), states.0.as_str().into_datum(), states.1.as_str().into_datum()]);
     }
     Ok(())
 }
@@ -81,7 +77,5 @@ fn text(stored: &Stored<'_>) -> Result<String, Error> {
 }
 
 fn unreadable(column: &str) -> Error {
-    Error::Damaged {
-        what: format!("column \"{column}\" holds no valid value"),
-    }
+    Error::Damaged { what: format!("column \"{column}\" holds no valid value") }
 }

@@ -17,7 +17,8 @@ pub(crate) fn attempt<R>(body: impl FnOnce() -> R) -> Result<R, String> {
         pg_sys::MemoryContextSwitchTo(former.0);
         former
     };
-    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(|error| Err(Box::new(error))).execute();
+    let result =
+        PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(|error| Err(Box::new(error))).execute();
     // SAFETY: the subtransaction begun above is the current one: `body` has returned or unwound.
     unsafe {
         match result {

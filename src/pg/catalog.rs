@@ -22,11 +22,7 @@ pub(crate) struct CFunction {
 impl CFunction {
     /// What the function behind `symbol` of this library must be.
     pub(crate) fn ours(symbol: &str) -> CFunction {
-        CFunction {
-            language: C_LANGUAGE,
-            symbol: symbol.to_owned(),
-            library: Some("$libdir/audit".to_owned()),
-        }
+        CFunction { language: C_LANGUAGE, symbol: symbol.to_owned(), library: Some("$libdir/audit".to_owned()) }
     }
 }
 

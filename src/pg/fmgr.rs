@@ -75,10 +75,7 @@ impl Call {
         unsafe { pg_sys::InitMaterializedSRF(self.fcinfo, 0) };
         // SAFETY: InitMaterializedSRF has just set resultinfo, setResult and setDesc; they outlive the call.
         let info = unsafe { &*(*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>() };
-        Rows {
-            store: info.setResult,
-            desc: info.setDesc,
-        }
+        Rows { store: info.setResult, desc: info.setDesc }
     }
 }
 
@@ -126,11 +123,7 @@ impl Rows {
     /// Adds a row; `None` is NULL. The number and types of the values must be those of the declared result.
     pub(crate) fn push<const N: usize>(&mut self, values: [Option<pg_sys::Datum>; N]) {
         // SAFETY: the descriptor lives as long as the call; asserted below to have N columns.
-        assert_eq!(
-            unsafe { (*self.desc).natts } as usize,
-            N,
-            "row width of the declared result"
-        );
+        assert_eq!(unsafe { (*self.desc).natts } as usize, N, "row width of the declared result");
         let mut datums = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
         let mut nulls = values.map(|value| value.is_none());
         // SAFETY: both arrays have natts elements; the store copies the row.

@@ -68,9 +68,7 @@ struct SwitchedTo {
 impl SwitchedTo {
     fn new(context: pg_sys::MemoryContext) -> SwitchedTo {
         // SAFETY: the context is live for the life of the Scratch that owns it.
-        SwitchedTo {
-            former: unsafe { pg_sys::MemoryContextSwitchTo(context) },
-        }
+        SwitchedTo { former: unsafe { pg_sys::MemoryContextSwitchTo(context) } }
     }
 }
 

@@ -31,10 +31,7 @@ impl Output {
             pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
             pg_sys::fmgr_info_cxt(function, &mut info, home.as_ptr());
         }
-        Output {
-            info: UnsafeCell::new(info),
-            type_oid,
-        }
+        Output { info: UnsafeCell::new(info), type_oid }
     }
 
     /// Whether this is the output function of a type.
@@ -179,11 +176,8 @@ fn utc() -> *mut pg_sys::pg_tz {
 
 /// Opens a level of settings and sets those that have caches behind them.
 fn pin_settings() -> i32 {
-    const SETTINGS: [(&CStr, &CStr); 3] = [
-        (c"search_path", c"pg_catalog"),
-        (c"lc_monetary", c"C"),
-        (c"quote_all_identifiers", c"off"),
-    ];
+    const SETTINGS: [(&CStr, &CStr); 3] =
+        [(c"search_path", c"pg_catalog"), (c"lc_monetary", c"C"), (c"quote_all_identifiers", c"off")];
     // SAFETY: names and values are C strings; a function's SET clause does the same (fmgr.c, fmgr_security_definer).
     unsafe {
         let level = pg_sys::NewGUCNestLevel();

@@ -29,10 +29,7 @@ impl Relation {
     /// Opens a relation that must exist.
     pub(crate) fn open(oid: pg_sys::Oid, lock: Lock) -> Relation {
         // SAFETY: by value; raises an error when there is no such relation.
-        Relation {
-            ptr: unsafe { pg_sys::relation_open(oid, lock as pg_sys::LOCKMODE) },
-            close: true,
-        }
+        Relation { ptr: unsafe { pg_sys::relation_open(oid, lock as pg_sys::LOCKMODE) }, close: true }
     }
 
     /// Opens a relation if it exists.
@@ -355,7 +352,5 @@ unsafe fn owned(name: *mut core::ffi::c_char) -> Option<String> {
 
 fn name_string(name: &pg_sys::NameData) -> String {
     // SAFETY: NameData is 64 bytes with a terminating zero (c.h).
-    unsafe { CStr::from_ptr(name.data.as_ptr()) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(name.data.as_ptr()) }.to_string_lossy().into_owned()
 }

@@ -89,8 +89,7 @@ impl<'a> Row<'a> {
     /// A column of type name.
     pub(super) fn name(&self, index: usize) -> Option<&'a std::ffi::CStr> {
         // SAFETY: only asked for columns of type name: 64 bytes with a terminating zero.
-        self.get(index)
-            .map(|datum| unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) })
+        self.get(index).map(|datum| unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) })
     }
 
     /// A bytea column.
@@ -102,8 +101,7 @@ impl<'a> Row<'a> {
     /// A column of any type as its output function prints it.
     pub(crate) fn output(&self, index: usize, output: &Output) -> Option<Cow<'a, str>> {
         // SAFETY: the column is of the type that the output function was looked up for, as checked.
-        self.get(index)
-            .map(|datum| String::from_utf8_lossy(unsafe { output.text(datum) }))
+        self.get(index).map(|datum| String::from_utf8_lossy(unsafe { output.text(datum) }))
     }
 
     /// An array column whose elements are `T`; null elements are left out.
@@ -141,10 +139,7 @@ impl<'a> Value<'a> {
 
     /// Text by the output function of the column's type.
     pub(crate) fn text(&self, output: &Output) -> &'a [u8] {
-        assert!(
-            output.is_of(self.column.base_type),
-            "the output function must be that of the column's type"
-        );
+        assert!(output.is_of(self.column.base_type), "the output function must be that of the column's type");
         // SAFETY: asserted above.
         unsafe { output.text(self.datum) }
     }

@@ -1,9 +1,6 @@
 //! Functions and variables of the server that pgrx 0.18 does not bind. Their signatures are the same in PostgreSQL 15 to 18.
 
-#![allow(
-    ffi_unwind_calls,
-    reason = "each call is inside pg_guard_ffi_boundary, which catches the server's errors"
-)]
+#![allow(ffi_unwind_calls, reason = "each call is inside pg_guard_ffi_boundary, which catches the server's errors")]
 
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary};
 

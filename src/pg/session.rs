@@ -88,10 +88,7 @@ pub(crate) fn client_address() -> Option<ClientAddress> {
         let size = pgrx::varlena::varsize_any(value.cast_mut_ptr());
         let inet = std::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), size).to_vec();
         let text = Output::of_type(pg_sys::INETOID, &scratch).text(value);
-        Some(ClientAddress {
-            text: String::from_utf8_lossy(text).into_owned(),
-            inet,
-        })
+        Some(ClientAddress { text: String::from_utf8_lossy(text).into_owned(), inet })
     })
 }
 

@@ -197,17 +197,9 @@ pub(crate) fn create(table: pg_sys::Oid, name: &std::ffi::CStr, function: pg_sys
 
 /// Drops a trigger and its clones on partitions.
 pub(crate) fn drop(trigger: pg_sys::Oid) {
-    let address = pg_sys::ObjectAddress {
-        classId: pg_sys::TriggerRelationId,
-        objectId: trigger,
-        objectSubId: 0,
-    };
+    let address = pg_sys::ObjectAddress { classId: pg_sys::TriggerRelationId, objectId: trigger, objectSubId: 0 };
     // SAFETY: the address is ours; nothing but clones depends on a trigger.
     unsafe {
-        pg_sys::performDeletion(
-            &address,
-            pg_sys::DropBehavior::DROP_RESTRICT,
-            pg_sys::PERFORM_DELETION_INTERNAL as i32,
-        )
+        pg_sys::performDeletion(&address, pg_sys::DropBehavior::DROP_RESTRICT, pg_sys::PERFORM_DELETION_INTERNAL as i32)
     }
 }

@@ -18,10 +18,7 @@ impl<'a> Writer<'a> {
     /// Opens the indexes of a table that is open with ROW EXCLUSIVE. They must have neither expressions nor predicates.
     pub(crate) fn new(relation: &'a Relation) -> Writer<'a> {
         // SAFETY: the relation is open and outlives the writer.
-        Writer {
-            relation,
-            indexes: unsafe { pg_sys::CatalogOpenIndexes(relation.as_ptr()) },
-        }
+        Writer { relation, indexes: unsafe { pg_sys::CatalogOpenIndexes(relation.as_ptr()) } }
     }
 
     /// Inserts a row and its index entries; a duplicate key is an error.
@@ -36,10 +33,7 @@ impl<'a> Writer<'a> {
 
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
         assert_eq!(values.len(), self.relation.width(), "row width of the table");
-        let mut datums: Vec<_> = values
-            .iter()
-            .map(|value| value.unwrap_or(pg_sys::Datum::null()))
-            .collect();
+        let mut datums: Vec<_> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
         let mut nulls: Vec<_> = values.iter().map(Option::is_none).collect();
         // SAFETY: both arrays have natts elements of the columns' types.
         unsafe { pg_sys::heap_form_tuple(self.relation.desc(), datums.as_mut_ptr(), nulls.as_mut_ptr()) }

@@ -34,12 +34,7 @@ pub(crate) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub(crate) fn new(input: R) -> Lines<R> {
-        Lines {
-            input,
-            max: MAX_LINE,
-            number: 0,
-            buffer: Vec::new(),
-        }
+        Lines { input, max: MAX_LINE, number: 0, buffer: Vec::new() }
     }
 
     /// The next line; `None` at the end. A line longer than [`MAX_LINE`] is an error of kind `InvalidData`.
@@ -59,10 +54,7 @@ impl<R: BufRead> Lines<R> {
                 format!("line {} is longer than {} bytes", self.number, self.max),
             ));
         }
-        Ok(Some(Numbered {
-            number: self.number,
-            content: split(&self.buffer),
-        }))
+        Ok(Some(Numbered { number: self.number, content: split(&self.buffer) }))
     }
 }
 

@@ -54,11 +54,8 @@ fn main() -> ExitCode {
 
 /// Says whether nothing is wrong.
 fn run(arguments: &Arguments) -> Result<bool, Failure> {
-    let out: Box<dyn Write> = if arguments.quiet {
-        Box::new(io::sink())
-    } else {
-        Box::new(BufWriter::new(io::stdout().lock()))
-    };
+    let out: Box<dyn Write> =
+        if arguments.quiet { Box::new(io::sink()) } else { Box::new(BufWriter::new(io::stdout().lock())) };
     verify(open(&arguments.file)?, &arguments.file, Report::new(out))
 }
 
@@ -109,11 +106,7 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(out: Box<dyn Write + 'a>) -> Report<'a> {
-        Report {
-            out,
-            counts: Counts::new(),
-            failure: None,
-        }
+        Report { out, counts: Counts::new(), failure: None }
     }
 
     fn finding(&mut self, line: Option<u64>, finding: &Finding) {
@@ -155,11 +148,7 @@ impl<'a> Report<'a> {
         writeln!(self.out, "{:<8} {:>12} {:>12}", "aspect", "checked", "problems")?;
         for kind in ASPECTS {
             // A line without a hash has none that could be wrong.
-            let checked = if kind == Kind::Content {
-                with_hash
-            } else {
-                summary.entries
-            };
+            let checked = if kind == Kind::Content { with_hash } else { summary.entries };
             writeln!(self.out, "{kind:<8} {checked:>12} {:>12}", self.counts.get(kind))?;
         }
         for head in &summary.heads {

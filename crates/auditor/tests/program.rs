@@ -13,11 +13,8 @@ fn lines() -> Vec<String> {
 
 /// Exit status, standard output and standard error for an input.
 fn run(arguments: &[&str], input: impl AsRef<[u8]>) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_audit-verify"))
-        .args(arguments)
-        .write_stdin(input.as_ref())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_audit-verify")).args(arguments).write_stdin(input.as_ref()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -51,10 +48,7 @@ format              5            0
 ledger 0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11 chain 1: 4 entries, head 4 ";
     assert!(out.starts_with(expected), "{out}");
     let last = lines().pop().unwrap();
-    assert!(
-        out.ends_with(&format!("chain 2: 1 entries, head 1 {}\n", &last[..64])),
-        "{out}"
-    );
+    assert!(out.ends_with(&format!("chain 2: 1 entries, head 1 {}\n", &last[..64])), "{out}");
 }
 
 #[test]
@@ -88,10 +82,7 @@ fn lines_without_hashes_are_verified_by_their_links() {
     changed[2] = changed[2].replace("\"paid\"", "\"open\"");
     let found = findings(&changed);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(
-        found[0].starts_with("link: line 4 chain 1 seq 4 id 6: prev is "),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("link: line 4 chain 1 seq 4 id 6: prev is "), "{found:?}");
 }
 
 #[test]
@@ -102,9 +93,7 @@ fn changed_value_is_found() {
     let computed = Hash::of(&lines[2].as_bytes()[65..]);
     assert_eq!(
         findings(&lines),
-        [format!(
-            "content: line 3 chain 1 seq 3 id 5 public.orders: stored hash {stored}, computed {computed}"
-        )]
+        [format!("content: line 3 chain 1 seq 3 id 5 public.orders: stored hash {stored}, computed {computed}")]
     );
 }
 
@@ -116,9 +105,7 @@ fn changed_value_with_a_new_hash_is_found() {
     lines[2] = format!("{after} {line}");
     assert_eq!(
         findings(&lines),
-        [format!(
-            "link: line 4 chain 1 seq 4 id 6: prev is {before}, hash of entry 3 is {after}"
-        )]
+        [format!("link: line 4 chain 1 seq 4 id 6: prev is {before}, hash of entry 3 is {after}")]
     );
 }
 
@@ -128,10 +115,7 @@ fn removed_line_is_found() {
         let mut lines = lines();
         lines.remove(gone);
         let seq = gone + 1;
-        assert_eq!(
-            findings(&lines),
-            [format!("missing: chain 1 seq {seq}: entry {seq} is missing")]
-        );
+        assert_eq!(findings(&lines), [format!("missing: chain 1 seq {seq}: entry {seq} is missing")]);
     }
 }
 
@@ -177,10 +161,7 @@ fn swapped_hashes_are_found() {
 fn duplicate_line_is_found() {
     let mut lines = lines();
     lines.push(lines[1].clone());
-    assert_eq!(
-        findings(&lines),
-        ["order: line 6 chain 1 seq 2 id 2: seq 2 stands twice in chain 1"]
-    );
+    assert_eq!(findings(&lines), ["order: line 6 chain 1 seq 2 id 2: seq 2 stands twice in chain 1"]);
 }
 
 #[test]
@@ -219,10 +200,7 @@ fn wrong_usage_and_unreadable_files_are_no_verdict() {
     assert_eq!(run(&["--no-such", "-"], GOOD).0, 2);
     let (status, out, error) = run(&["no/such/file"], "");
     assert_eq!((status, out.as_str()), (2, ""));
-    assert!(
-        error.starts_with("audit-verify: could not read \"no/such/file\": "),
-        "{error}"
-    );
+    assert!(error.starts_with("audit-verify: could not read \"no/such/file\": "), "{error}");
 }
 
 #[test]

@@ -178,9 +178,7 @@ impl<'a> Entry<'a> {
             return Ok(entry);
         }
         let differs = again.iter().zip(line.as_bytes()).position(|(a, b)| a != b);
-        Err(DecodeError::NotCanonical {
-            at: differs.unwrap_or(again.len().min(line.len())),
-        })
+        Err(DecodeError::NotCanonical { at: differs.unwrap_or(again.len().min(line.len())) })
     }
 
     /// Checks what docs/format.md, sections 2 and 3, demand beyond the hash. Costs about as much as reading the JSON texts once; allocates only for nested values
@@ -311,10 +309,7 @@ impl Operation {
 
     /// Whether entries of the operation tell of one row.
     pub fn is_row_change(self) -> bool {
-        matches!(
-            self,
-            Operation::Insert | Operation::Update | Operation::Delete | Operation::Baseline
-        )
+        matches!(self, Operation::Insert | Operation::Update | Operation::Delete | Operation::Baseline)
     }
 }
 
@@ -329,10 +324,7 @@ impl FromStr for Operation {
 
     /// Takes exactly the names that [`Operation::as_str`] gives.
     fn from_str(text: &str) -> Result<Operation, UnknownOperation> {
-        Operation::ALL
-            .into_iter()
-            .find(|operation| operation.as_str() == text)
-            .ok_or(UnknownOperation)
+        Operation::ALL.into_iter().find(|operation| operation.as_str() == text).ok_or(UnknownOperation)
     }
 }
 
@@ -346,9 +338,7 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (separator, name) in [("", &self.schema), (".", &self.name)] {
             let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             if plain {
                 write!(f, "{separator}{name}")?;
             } else {
@@ -371,9 +361,7 @@ impl Timestamp {
 
     /// `None` outside of the years 0000 to 9999, which the line cannot say.
     pub fn new(micros: i64) -> Option<Timestamp> {
-        (Timestamp::MIN.0..=Timestamp::MAX.0)
-            .contains(&micros)
-            .then_some(Timestamp(micros))
+        (Timestamp::MIN.0..=Timestamp::MAX.0).contains(&micros).then_some(Timestamp(micros))
     }
 
     /// Microseconds since 1970-01-01 00:00 UTC.
@@ -540,11 +528,7 @@ impl<'a> Names<'a> {
     const FEW: usize = 16;
 
     fn new() -> Names<'a> {
-        Names {
-            few: [""; Names::FEW],
-            count: 0,
-            many: BTreeSet::new(),
-        }
+        Names { few: [""; Names::FEW], count: 0, many: BTreeSet::new() }
     }
 
     /// Says whether the name is new.
@@ -693,11 +677,7 @@ fn civil_from_days(days: i64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year as u64, month as u64, day as u64)
 }
@@ -725,21 +705,12 @@ fn days_in_month(year: i64, month: i64) -> i64 {
 fn parse_timestamp(text: &[u8]) -> Option<Timestamp> {
     let form = b"0000-00-00T00:00:00.000000Z";
     let fits = text.len() == form.len()
-        && text.iter().zip(form).all(|(byte, form)| {
-            if *form == b'0' {
-                byte.is_ascii_digit()
-            } else {
-                byte == form
-            }
-        });
+        && text.iter().zip(form).all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form });
     if !fits {
         return None;
     }
-    let number = |range: std::ops::Range<usize>| {
-        text[range]
-            .iter()
-            .fold(0_i64, |sum, digit| sum * 10 + i64::from(digit - b'0'))
-    };
+    let number =
+        |range: std::ops::Range<usize>| text[range].iter().fold(0_i64, |sum, digit| sum * 10 + i64::from(digit - b'0'));
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
     let (hour, minute, second) = (number(11..13), number(14..16), number(17..19));
     let valid = (1..=12).contains(&month)
@@ -771,11 +742,7 @@ mod tests {
             xid: 4_294_967_300,
             command: Some(0),
             operation: "UPDATE".into(),
-            table: Some(Table {
-                oid: 16390,
-                schema: "public".into(),
-                name: "order".into(),
-            }),
+            table: Some(Table { oid: 16390, schema: "public".into(), name: "order".into() }),
             key: Some(r#"{"id":7}"#.into()),
             old: Some(r#"{"note":"","state":null,"extra": null}"#.into()),
             new: Some(r#"{"note":null,"state":"paid","extra":{"a": [1]} }"#.into()),
@@ -861,10 +828,7 @@ mod tests {
             ("\"seq\":\"2\"", "\"seq\":\"+2\""),
             ("\"seq\":\"2\"", "\"seq\":2"),
             ("0b8f4f0e", "0B8F4F0E"),
-            (
-                "0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11",
-                "0b8f4f0e7d0e4c589d2a0c6f6f1f5a11",
-            ),
+            ("0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11", "0b8f4f0e7d0e4c589d2a0c6f6f1f5a11"),
             (".000001Z", ".000001+00"),
             (".000001Z", ".1Z"),
             ("UPDATE", "\\u0055PDATE"),
@@ -884,10 +848,7 @@ mod tests {
             if from == ",\"command\":0" {
                 // Absent members are allowed by the line; what an operation needs is for check_form.
                 let entry = Entry::parse(&other).unwrap();
-                assert_eq!(
-                    entry.check_form(),
-                    Err(FormError::Missing(Operation::Update, "command"))
-                );
+                assert_eq!(entry.check_form(), Err(FormError::Missing(Operation::Update, "command")));
             } else {
                 assert!(Entry::parse(&other).is_err(), "{from} -> {to}");
             }
@@ -898,10 +859,7 @@ mod tests {
     fn unknown_version_is_an_error_of_its_own() {
         let text = line(&golden()).replacen("{\"v\":1,", "{\"v\":2,\"news\":true,", 1);
         assert_eq!(Entry::parse(&text), Err(DecodeError::UnknownVersion("2".to_owned())));
-        assert_eq!(
-            Entry::parse("{\"v\":10}"),
-            Err(DecodeError::UnknownVersion("10".to_owned()))
-        );
+        assert_eq!(Entry::parse("{\"v\":10}"), Err(DecodeError::UnknownVersion("10".to_owned())));
         for none in ["", "{}", "{\"v\":\"1\"}", "{\"ledger\":\"x\",\"v\":1}", "null"] {
             assert_eq!(Entry::parse(none), Err(DecodeError::NoVersion), "{none}");
         }
@@ -937,11 +895,7 @@ mod tests {
     fn neighbours_cannot_be_cut_anew() {
         let named = |schema: &'static str, name: &'static str| {
             let mut entry = golden();
-            entry.table = Some(Table {
-                oid: 1,
-                schema: schema.into(),
-                name: name.into(),
-            });
+            entry.table = Some(Table { oid: 1, schema: schema.into(), name: name.into() });
             line(&entry)
         };
         let texts = [
@@ -977,10 +931,7 @@ mod tests {
         assert_eq!(changed(&|e| e.seq = 0), Err(Range("seq")));
         assert_eq!(changed(&|e| e.id = 0), Err(Range("id")));
         assert_eq!(changed(&|e| e.table.as_mut().unwrap().oid = 0), Err(Range("table_oid")));
-        assert_eq!(
-            changed(&|e| e.operation = "update".into()),
-            Err(Unknown("update".to_owned()))
-        );
+        assert_eq!(changed(&|e| e.operation = "update".into()), Err(Unknown("update".to_owned())));
         assert_eq!(changed(&|e| e.table = None), Err(Missing(update, "table_oid")));
         assert_eq!(changed(&|e| e.command = None), Err(Missing(update, "command")));
         assert_eq!(changed(&|e| e.old = None), Err(Missing(update, "old")));
@@ -992,10 +943,7 @@ mod tests {
             assert_eq!(changed(&|e| e.actor.client = Some(client.into())), Err(address));
         }
         assert_eq!(changed(&|e| e.actor.client = Some("192.0.2.7".into())), Ok(()));
-        assert_eq!(
-            changed(&|e| e.key = Some(r#"{"a":1,"b":1,"a":1}"#.into())),
-            Err(Twice("key"))
-        );
+        assert_eq!(changed(&|e| e.key = Some(r#"{"a":1,"b":1,"a":1}"#.into())), Err(Twice("key")));
         for columns in [5, 16, 17, 40] {
             let object = |names: &mut dyn Iterator<Item = usize>| {
                 let members: Vec<String> = names.map(|name| format!("\"{name}\":1")).collect();
@@ -1010,18 +958,9 @@ mod tests {
         }
         assert_eq!(changed(&|e| e.key = None), Ok(()));
         assert_eq!(changed(&|e| e.context = None), Ok(()));
-        assert_eq!(
-            changed(&|e| e.operation = "INSERT".into()),
-            Err(Unexpected(Operation::Insert, "old"))
-        );
-        assert_eq!(
-            changed(&|e| e.operation = "DELETE".into()),
-            Err(Unexpected(Operation::Delete, "new"))
-        );
-        assert_eq!(
-            changed(&|e| e.operation = "TRUNCATE".into()),
-            Err(Unexpected(Operation::Truncate, "command"))
-        );
+        assert_eq!(changed(&|e| e.operation = "INSERT".into()), Err(Unexpected(Operation::Insert, "old")));
+        assert_eq!(changed(&|e| e.operation = "DELETE".into()), Err(Unexpected(Operation::Delete, "new")));
+        assert_eq!(changed(&|e| e.operation = "TRUNCATE".into()), Err(Unexpected(Operation::Truncate, "command")));
         let baseline = |command| {
             changed(&|e| {
                 (e.command, e.old) = (command, None);
@@ -1049,27 +988,17 @@ mod tests {
         ] {
             assert_eq!(changed(&|e| e.new = Some(new.into())), Err(Columns), "{new}");
         }
-        assert_eq!(
-            changed(&|e| (e.old, e.new) = (Some("{}".into()), Some("{}".into()))),
-            Ok(())
-        );
-        for (member, bad) in [
-            ("key", "7"),
-            ("key", "{\"id\": 7} "),
-            ("old", "null"),
-            ("new", "{\"a\":1}\n"),
-            ("context", "[]"),
-        ] {
+        assert_eq!(changed(&|e| (e.old, e.new) = (Some("{}".into()), Some("{}".into()))), Ok(()));
+        for (member, bad) in
+            [("key", "7"), ("key", "{\"id\": 7} "), ("old", "null"), ("new", "{\"a\":1}\n"), ("context", "[]")]
+        {
             let result = changed(&|e| match member {
                 "key" => e.key = Some(bad.into()),
                 "old" => e.old = Some(bad.into()),
                 "new" => e.new = Some(bad.into()),
                 _ => e.context = Some(bad.into()),
             });
-            assert!(
-                matches!(result, Err(FormError::Json(name, _)) if name == member),
-                "{member} {bad} {result:?}"
-            );
+            assert!(matches!(result, Err(FormError::Json(name, _)) if name == member), "{member} {bad} {result:?}");
         }
         let details = |operation: Operation, new: &'static str| {
             changed(&|e| {
@@ -1097,15 +1026,9 @@ mod tests {
             let result = details(Operation::Unprotect, spaced);
             assert!(matches!(result, Err(FormError::Json("new", _))), "{spaced} {result:?}");
         }
+        assert_eq!(details(Operation::Unprotect, "{}"), Err(Detail(Operation::Unprotect, "reason")));
         assert_eq!(
-            details(Operation::Unprotect, "{}"),
-            Err(Detail(Operation::Unprotect, "reason"))
-        );
-        assert_eq!(
-            details(
-                Operation::Incarnation,
-                r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#
-            ),
+            details(Operation::Incarnation, r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#),
             Ok(())
         );
     }
@@ -1121,12 +1044,7 @@ mod tests {
     #[test]
     fn relation_is_quoted_where_it_must_be() {
         let relation = |schema: &'static str, name: &'static str| {
-            Table {
-                oid: 1,
-                schema: schema.into(),
-                name: name.into(),
-            }
-            .to_string()
+            Table { oid: 1, schema: schema.into(), name: name.into() }.to_string()
         };
         assert_eq!(relation("public", "order_2"), "public.order_2");
         assert_eq!(relation("Größe", "a\"b"), "\"Größe\".\"a\"\"b\"");
@@ -1227,21 +1145,19 @@ mod tests {
                 String::from_utf8(out).unwrap()
             }),
         ];
-        prop::option::of(
-            prop::collection::vec((any::<String>(), value), 0..4).prop_map(|columns| {
-                let mut out = b"{".to_vec();
-                for (place, (name, value)) in columns.iter().enumerate() {
-                    if place > 0 {
-                        out.push(b',');
-                    }
-                    json::push_string(&mut out, name.as_bytes());
-                    out.push(b':');
-                    out.extend_from_slice(value.as_bytes());
+        prop::option::of(prop::collection::vec((any::<String>(), value), 0..4).prop_map(|columns| {
+            let mut out = b"{".to_vec();
+            for (place, (name, value)) in columns.iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
                 }
-                out.push(b'}');
-                Cow::Owned(String::from_utf8(out).unwrap())
-            }),
-        )
+                json::push_string(&mut out, name.as_bytes());
+                out.push(b':');
+                out.extend_from_slice(value.as_bytes());
+            }
+            out.push(b'}');
+            Cow::Owned(String::from_utf8(out).unwrap())
+        }))
     }
 
     fn any_text() -> impl Strategy<Value = Option<Cow<'static, str>>> {
@@ -1249,27 +1165,10 @@ mod tests {
     }
 
     fn any_entry() -> impl Strategy<Value = Entry<'static>> {
-        let place = (
-            any::<u128>(),
-            any::<u32>(),
-            any::<u64>(),
-            any::<[u8; 32]>(),
-            any::<u64>(),
-        );
-        let time = (
-            Timestamp::MIN.micros()..=Timestamp::MAX.micros(),
-            any::<u64>(),
-            any::<Option<u32>>(),
-        );
+        let place = (any::<u128>(), any::<u32>(), any::<u64>(), any::<[u8; 32]>(), any::<u64>());
+        let time = (Timestamp::MIN.micros()..=Timestamp::MAX.micros(), any::<u64>(), any::<Option<u32>>());
         let table = prop::option::of((any::<u32>(), any::<String>(), any::<String>()));
-        let what = (
-            any::<String>(),
-            table,
-            any_object(),
-            any_object(),
-            any_object(),
-            any_object(),
-        );
+        let what = (any::<String>(), table, any_object(), any_object(), any_object(), any_object());
         let who = (any_text(), any_text(), any_text(), any_text(), any_text());
         (place, time, what, who).prop_map(|(place, time, what, who)| Entry {
             ledger: Uuid::from_u128(place.0),
@@ -1281,21 +1180,11 @@ mod tests {
             xid: time.1,
             command: time.2,
             operation: what.0.into(),
-            table: what.1.map(|(oid, schema, name)| Table {
-                oid,
-                schema: schema.into(),
-                name: name.into(),
-            }),
+            table: what.1.map(|(oid, schema, name)| Table { oid, schema: schema.into(), name: name.into() }),
             key: what.2,
             old: what.3,
             new: what.4,
-            actor: Actor {
-                login: who.0,
-                session: who.1,
-                user: who.2,
-                application: who.3,
-                client: who.4,
-            },
+            actor: Actor { login: who.0, session: who.1, user: who.2, application: who.3, client: who.4 },
             context: what.5,
         })
     }

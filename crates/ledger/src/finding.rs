@@ -25,15 +25,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which reports list them.
-    pub const ALL: [Kind; 7] = [
-        Kind::Content,
-        Kind::Link,
-        Kind::Missing,
-        Kind::Order,
-        Kind::Format,
-        Kind::Coverage,
-        Kind::Table,
-    ];
+    pub const ALL: [Kind; 7] =
+        [Kind::Content, Kind::Link, Kind::Missing, Kind::Order, Kind::Format, Kind::Coverage, Kind::Table];
 
     /// The name of the kind, as in docs/format.md.
     pub fn as_str(self) -> &'static str {
@@ -116,9 +109,6 @@ mod tests {
             assert_eq!(counts.get(kind), times as u64);
         }
         assert_eq!(counts.total(), 21);
-        assert_eq!(
-            Kind::ALL.map(Kind::as_str).join(" "),
-            "content link missing order format coverage table"
-        );
+        assert_eq!(Kind::ALL.map(Kind::as_str).join(" "), "content link missing order format coverage table");
     }
 }

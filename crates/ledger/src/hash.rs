@@ -59,10 +59,7 @@ impl TryFrom<&[u8]> for Hash {
 
     /// Takes exactly 32 bytes; any other number is [`ParseHashError::Length`].
     fn try_from(bytes: &[u8]) -> Result<Hash, ParseHashError> {
-        bytes
-            .try_into()
-            .map(Hash)
-            .map_err(|_| ParseHashError::Length(bytes.len()))
+        bytes.try_into().map(Hash).map_err(|_| ParseHashError::Length(bytes.len()))
     }
 }
 
@@ -110,10 +107,7 @@ mod tests {
     #[test]
     fn hash_is_sha256_of_the_line() {
         // FIPS 180-4 example "abc".
-        assert_eq!(
-            Hash::of(b"abc").to_string(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(Hash::of(b"abc").to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

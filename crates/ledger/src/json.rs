@@ -52,9 +52,7 @@ pub struct JsonError {
 pub fn members(text: &str) -> Result<Members<'_>, JsonError> {
     let mut scanner = Scanner::columns(text);
     while scanner.next_member()?.is_some() {}
-    Ok(Members {
-        scanner: Scanner::columns(text),
-    })
+    Ok(Members { scanner: Scanner::columns(text) })
 }
 
 /// The members of an object, see [`members`].
@@ -100,11 +98,7 @@ pub(crate) struct RawMember<'a> {
 impl<'a> RawMember<'a> {
     /// The name without escapes.
     pub(crate) fn name(&self) -> Result<Cow<'a, str>, JsonError> {
-        if self.has_escape {
-            unescape(self.raw_name)
-        } else {
-            Ok(Cow::Borrowed(self.raw_name))
-        }
+        if self.has_escape { unescape(self.raw_name) } else { Ok(Cow::Borrowed(self.raw_name)) }
     }
 }
 
@@ -157,13 +151,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn new(text: &'a str, layout: Layout) -> Scanner<'a> {
-        Scanner {
-            text,
-            at: 0,
-            layout,
-            state: State::Start,
-            closing: Vec::new(),
-        }
+        Scanner { text, at: 0, layout, state: State::Start, closing: Vec::new() }
     }
 
     /// The next member; `None` when the object and the text have ended.
@@ -206,11 +194,7 @@ impl<'a> Scanner<'a> {
         let value_at = self.at;
         self.value()?;
         self.space()?;
-        Ok(Some(RawMember {
-            raw_name,
-            has_escape,
-            value: &self.text[value_at..self.at],
-        }))
+        Ok(Some(RawMember { raw_name, has_escape, value: &self.text[value_at..self.at] }))
     }
 
     fn end(&mut self) -> Result<Option<RawMember<'a>>, JsonError> {
@@ -451,10 +435,7 @@ fn unescape(raw: &str) -> Result<Cow<'_, str>, JsonError> {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(run) = rest.find('\\') {
-        let error = |what| JsonError {
-            at: raw.len() - rest.len() + run,
-            what,
-        };
+        let error = |what| JsonError { at: raw.len() - rest.len() + run, what };
         out.push_str(&rest[..run]);
         let escape = &rest[run + 1..];
         let (character, length) = match escape.as_bytes().first() {

@@ -108,10 +108,7 @@ impl Links {
 
     /// Tells of the holes, chain by chain, and gives the head of each chain, ordered by ledger and chain.
     pub fn finish(mut self, sink: &mut impl FnMut(Finding)) -> Vec<Head> {
-        self.places
-            .into_values()
-            .map(|place| self.chains[place].finish(sink))
-            .collect()
+        self.places.into_values().map(|place| self.chains[place].finish(sink)).collect()
     }
 }
 
@@ -156,32 +153,19 @@ struct Last {
 
 impl First {
     fn of(link: &Link) -> First {
-        First {
-            seq: link.seq,
-            prev: link.prev,
-            id: link.id,
-            at: link.at,
-        }
+        First { seq: link.seq, prev: link.prev, id: link.id, at: link.at }
     }
 }
 
 impl Last {
     fn of(link: &Link) -> Last {
-        Last {
-            seq: link.seq,
-            hash: link.hash,
-            id: link.id,
-            at: link.at,
-        }
+        Last { seq: link.seq, hash: link.hash, id: link.id, at: link.at }
     }
 }
 
 impl Run {
     fn of(link: &Link) -> Run {
-        Run {
-            first: First::of(link),
-            last: Last::of(link),
-        }
+        Run { first: First::of(link), last: Last::of(link) }
     }
 }
 
@@ -247,11 +231,7 @@ impl Chain {
 
     fn make_current(&mut self, run: Run) {
         self.others.remove(&run.first.seq);
-        self.limit = self
-            .others
-            .range(run.first.seq..)
-            .next()
-            .map_or(u64::MAX, |(first, _)| *first);
+        self.limit = self.others.range(run.first.seq..).next().map_or(u64::MAX, |(first, _)| *first);
         self.current = run;
     }
 
@@ -274,14 +254,7 @@ impl Chain {
             last = Some(run.last);
         }
         let last = last.unwrap_or(self.current.last);
-        Head {
-            ledger,
-            chain,
-            seq: last.seq,
-            hash: last.hash,
-            id: last.id,
-            entries: self.entries,
-        }
+        Head { ledger, chain, seq: last.seq, hash: last.hash, id: last.id, entries: self.entries }
     }
 }
 
@@ -292,11 +265,7 @@ fn check_genesis(link: &Link, sink: &mut impl FnMut(Finding)) {
             Kind::Link,
             link.chain,
             &First::of(link),
-            format!(
-                "prev is {}, the first entry of a chain has {}",
-                link.prev,
-                Hash::GENESIS
-            ),
+            format!("prev is {}, the first entry of a chain has {}", link.prev, Hash::GENESIS),
             "Entries before this one were taken away and the rest renumbered, or the entry was written anew.",
         ));
     }
@@ -309,10 +278,7 @@ fn check_join(chain: u32, before: &Last, after: &First, sink: &mut impl FnMut(Fi
             Kind::Link,
             chain,
             after,
-            format!(
-                "prev is {}, hash of entry {} is {}",
-                after.prev, before.seq, before.hash
-            ),
+            format!("prev is {}, hash of entry {} is {}", after.prev, before.seq, before.hash),
             "The entry before this one is not the one that was there when this one was written: it was replaced, or written anew together with its hash. \
              Compare both with a backup or another copy of the log.",
         ));
@@ -325,10 +291,7 @@ fn check_join(chain: u32, before: &Last, after: &First, sink: &mut impl FnMut(Fi
             Kind::Order,
             chain,
             after,
-            format!(
-                "time is {}, that of entry {} before it is {}",
-                after.at, before.seq, before.at
-            ),
+            format!("time is {}, that of entry {} before it is {}", after.at, before.seq, before.at),
             "The clock of the server went back by more than a minute, or the time was set to hide when the entry was written.",
         ));
     }
@@ -339,10 +302,7 @@ fn id_not_growing(chain: u32, before: &Last, after: &First) -> Finding {
         Kind::Order,
         chain,
         after,
-        format!(
-            "id is {}, that of entry {} before it is {}",
-            after.id, before.seq, before.id
-        ),
+        format!("id is {}, that of entry {} before it is {}", after.id, before.seq, before.id),
         "Ids grow along a chain. The entry was moved, or the sequence of ids was set back.",
     )
 }
@@ -421,27 +381,14 @@ mod tests {
     /// Kind, seq and detail of each finding.
     fn faults(links: &[Link]) -> Vec<(Kind, i64, String)> {
         let (findings, _) = verify(links);
-        findings
-            .into_iter()
-            .map(|finding| (finding.kind, finding.seq.unwrap(), finding.detail))
-            .collect()
+        findings.into_iter().map(|finding| (finding.kind, finding.seq.unwrap(), finding.detail)).collect()
     }
 
     #[test]
     fn whole_chain_has_a_head_and_no_findings() {
         let (findings, heads) = verify(&chain(5));
         assert_eq!(findings, []);
-        assert_eq!(
-            heads,
-            [Head {
-                ledger: LEDGER,
-                chain: 1,
-                seq: 5,
-                hash: hash(1, 5),
-                id: 51,
-                entries: 5
-            }]
-        );
+        assert_eq!(heads, [Head { ledger: LEDGER, chain: 1, seq: 5, hash: hash(1, 5), id: 51, entries: 5 }]);
         assert_eq!(verify(&[]), (vec![], vec![]));
     }
 
@@ -469,11 +416,7 @@ mod tests {
         for twice in 1..=5 {
             let mut links = chain(5);
             links.push(link(1, twice));
-            let expected = [(
-                Kind::Order,
-                twice as i64,
-                format!("seq {twice} stands twice in chain 1"),
-            )];
+            let expected = [(Kind::Order, twice as i64, format!("seq {twice} stands twice in chain 1"))];
             assert_eq!(faults(&links), expected);
             links.insert(0, links[5]);
             links.remove(6);
@@ -489,11 +432,7 @@ mod tests {
         links[2].hash = Hash::of(b"other");
         assert_eq!(
             faults(&links),
-            [(
-                Kind::Link,
-                4,
-                format!("prev is {}, hash of entry 3 is {}", hash(1, 3), Hash::of(b"other"))
-            )]
+            [(Kind::Link, 4, format!("prev is {}, hash of entry 3 is {}", hash(1, 3), Hash::of(b"other")))]
         );
     }
 
@@ -503,11 +442,7 @@ mod tests {
         links[2].prev = hash(1, 1);
         assert_eq!(
             faults(&links),
-            [(
-                Kind::Link,
-                3,
-                format!("prev is {}, hash of entry 2 is {}", hash(1, 1), hash(1, 2))
-            )]
+            [(Kind::Link, 3, format!("prev is {}, hash of entry 2 is {}", hash(1, 1), hash(1, 2)))]
         );
     }
 
@@ -527,10 +462,7 @@ mod tests {
         let mut links = chain(5);
         (links[1].seq, links[2].seq) = (3, 2);
         let kinds: Vec<_> = faults(&links).into_iter().map(|(kind, seq, _)| (kind, seq)).collect();
-        assert_eq!(
-            kinds,
-            [(Kind::Link, 2), (Kind::Link, 3), (Kind::Order, 3), (Kind::Link, 4),]
-        );
+        assert_eq!(kinds, [(Kind::Link, 2), (Kind::Link, 3), (Kind::Order, 3), (Kind::Link, 4),]);
     }
 
     #[test]
@@ -576,13 +508,7 @@ mod tests {
         let mut zero = link(1, 1);
         zero.seq = 0;
         assert_eq!(faults(&[zero]), [(Kind::Order, 0, "seq is 0, below 1".to_owned())]);
-        let far = |seq| Link {
-            seq,
-            prev: hash(1, 1),
-            hash: hash(1, 1),
-            id: seq,
-            ..link(1, 1)
-        };
+        let far = |seq| Link { seq, prev: hash(1, 1), hash: hash(1, 1), id: seq, ..link(1, 1) };
         let links = [far(u64::MAX - 2), far(u64::MAX), far(u64::MAX - 1), far(u64::MAX)];
         let mut findings = Vec::new();
         let mut state = Links::new();

@@ -98,11 +98,7 @@ impl RowSums {
     ///
     /// When `buckets` is not a power of two.
     pub fn new(key: [u8; 16], buckets: usize) -> RowSums {
-        RowSums {
-            hasher: ElementHasher::new(key, buckets),
-            buckets: vec![Bucket::default(); buckets],
-            rows: 0,
-        }
+        RowSums { hasher: ElementHasher::new(key, buckets), buckets: vec![Bucket::default(); buckets], rows: 0 }
     }
 
     /// Adds or takes away one element, as [`effects`] emits it.
@@ -129,9 +125,7 @@ impl RowSums {
 
     /// The buckets that do not add up, in ascending order.
     pub fn faulty(&self) -> Vec<usize> {
-        (0..self.buckets.len())
-            .filter(|bucket| self.buckets[*bucket].sum != 0)
-            .collect()
+        (0..self.buckets.len()).filter(|bucket| self.buckets[*bucket].sum != 0).collect()
     }
 
     /// Rows added less rows taken away.
@@ -221,12 +215,7 @@ impl Localizer {
         for bucket in wanted {
             flags[*bucket] = true;
         }
-        Localizer {
-            hasher: ElementHasher::new(key, buckets),
-            wanted: flags,
-            elements: BTreeMap::new(),
-            bytes: 0,
-        }
+        Localizer { hasher: ElementHasher::new(key, buckets), wanted: flags, elements: BTreeMap::new(), bytes: 0 }
     }
 
     /// Adds or takes away one element, as [`effects`] emits it.
@@ -280,11 +269,7 @@ impl Localizer {
                 differences.push(Difference {
                     row: text.into(),
                     count: row.count.unsigned_abs(),
-                    what: if row.count > 0 {
-                        DifferenceKind::Missing
-                    } else {
-                        DifferenceKind::Extra
-                    },
+                    what: if row.count > 0 { DifferenceKind::Missing } else { DifferenceKind::Extra },
                 });
                 continue;
             }
@@ -295,11 +280,7 @@ impl Localizer {
                 differences.push(Difference {
                     row: text.clone().into(),
                     count: 1,
-                    what: DifferenceKind::Value {
-                        column: column.into(),
-                        expected,
-                        found,
-                    },
+                    what: DifferenceKind::Value { column: column.into(), expected, found },
                 });
             }
         }
@@ -354,10 +335,7 @@ fn columns(
 /// The text of the key after an UPDATE with these new values; `None` when it stays as it is.
 fn changed_key(key: &Object<'_>, new: &Object<'_>) -> Option<String> {
     let value_after = |name: &str| new.members.clone().find(|(column, _)| column == name);
-    let stays = key
-        .members
-        .clone()
-        .all(|(name, before)| value_after(&name).is_none_or(|(_, after)| after == before));
+    let stays = key.members.clone().all(|(name, before)| value_after(&name).is_none_or(|(_, after)| after == before));
     if stays {
         return None;
     }
@@ -399,12 +377,7 @@ struct ElementHasher {
 impl ElementHasher {
     fn new(key: [u8; 16], buckets: usize) -> ElementHasher {
         assert!(buckets.is_power_of_two(), "the number of buckets is a power of two");
-        let mut hasher = ElementHasher {
-            key,
-            mask: buckets - 1,
-            row: String::new(),
-            row_hash: 0,
-        };
+        let mut hasher = ElementHasher { key, mask: buckets - 1, row: String::new(), row_hash: 0 };
         hasher.row_hash = hasher.hash_row("");
         hasher
     }
@@ -479,9 +452,7 @@ mod tests {
 
     /// The faults of live rows (key, row) against a log.
     fn differences(log: &[Change<'_>], live: &[(Option<&str>, &str)]) -> Vec<Difference> {
-        let live = live
-            .iter()
-            .map(|(key, row)| (Operation::Delete, *key, Some(*row), None));
+        let live = live.iter().map(|(key, row)| (Operation::Delete, *key, Some(*row), None));
         let all: Vec<Effect> = log.iter().copied().chain(live).flat_map(emitted).collect();
         let mut sums = RowSums::new(KEY, BUCKETS);
         for (sign, row, column_value) in &all {
@@ -518,11 +489,7 @@ mod tests {
     }
 
     fn whole(row: &str, count: u64, what: DifferenceKind) -> Difference {
-        Difference {
-            row: row.to_owned(),
-            count,
-            what,
-        }
+        Difference { row: row.to_owned(), count, what }
     }
 
     const K1: Option<&str> = Some(r#"{"id":1}"#);
@@ -535,12 +502,7 @@ mod tests {
         let text = r#"{"id":1,"a":"x","b":null,"c": null}"#;
         let row = Some(text);
         let elements = |of: fn(&str, Option<(&str, &str)>) -> Effect| {
-            [
-                of(k1, None),
-                of(k1, Some(("id", "1"))),
-                of(k1, Some(("a", "\"x\""))),
-                of(k1, Some(("c", " null"))),
-            ]
+            [of(k1, None), of(k1, Some(("id", "1"))), of(k1, Some(("a", "\"x\""))), of(k1, Some(("c", " null")))]
         };
         assert_eq!(emitted((Insert, K1, None, row)), elements(plus));
         assert_eq!(emitted((Baseline, K1, None, row)), elements(plus));
@@ -551,10 +513,7 @@ mod tests {
         );
         assert_eq!(emitted((Insert, None, None, row)), [plus(text, None)]);
         assert_eq!(emitted((Delete, None, row, None)), [minus(text, None)]);
-        assert_eq!(
-            emitted((Update, None, row, Some("{}"))),
-            [minus(text, None), plus("{}", None)]
-        );
+        assert_eq!(emitted((Update, None, row, Some("{}"))), [minus(text, None), plus("{}", None)]);
         for operation in [Truncate, Protect, Unprotect, Incarnation] {
             assert_eq!(emitted((operation, None, None, Some("{\"reason\": \"x\"}"))), []);
         }
@@ -620,10 +579,7 @@ mod tests {
             (Insert, K1, None, Some(r#"{"id":1,"a":1,"b":null,"c":"x"}"#)),
             (Insert, K2, None, Some(r#"{"id":2,"a":1}"#)),
         ];
-        let live = [
-            (K1, r#"{"id":1,"a":2,"b":"","c":null}"#),
-            (Some(r#"{"id":3}"#), r#"{"id":3,"a":1}"#),
-        ];
+        let live = [(K1, r#"{"id":1,"a":2,"b":"","c":null}"#), (Some(r#"{"id":3}"#), r#"{"id":3,"a":1}"#)];
         let k1 = K1.unwrap();
         assert_eq!(
             differences(&log, &live),

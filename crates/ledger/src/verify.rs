@@ -54,9 +54,8 @@ impl LogVerifier {
         self.entries += 1;
         let computed = Hash::of(line);
         let stored = hash.unwrap_or(computed);
-        let entry = std::str::from_utf8(line)
-            .map_err(|error| DecodeError::Utf8(error.valid_up_to()))
-            .and_then(Entry::parse);
+        let entry =
+            std::str::from_utf8(line).map_err(|error| DecodeError::Utf8(error.valid_up_to())).and_then(Entry::parse);
         match entry {
             Ok(entry) => self.place(&entry, stored, computed, sink),
             Err(_) if stored != computed => sink(content(None, stored, computed)),
@@ -76,10 +75,7 @@ impl LogVerifier {
 
     /// Tells of the holes and sums up.
     pub fn finish(self, sink: &mut impl FnMut(Finding)) -> Summary {
-        Summary {
-            entries: self.entries,
-            heads: self.links.finish(sink),
-        }
+        Summary { entries: self.entries, heads: self.links.finish(sink) }
     }
 
     fn place(&mut self, entry: &Entry<'_>, stored: Hash, computed: Hash, sink: &mut impl FnMut(Finding)) {
@@ -154,11 +150,7 @@ mod tests {
                     xid: 700,
                     command: Some(0),
                     operation: "INSERT".into(),
-                    table: Some(crate::entry::Table {
-                        oid: 5,
-                        schema: "public".into(),
-                        name: "t".into(),
-                    }),
+                    table: Some(crate::entry::Table { oid: 5, schema: "public".into(), name: "t".into() }),
                     key: None,
                     old: None,
                     new: Some("{\"a\":1}".into()),
@@ -260,20 +252,12 @@ mod tests {
             verifier.finish(&mut |finding| findings.push(finding));
             kinds(&findings)
         };
-        let [(a, ah), (b, bh), (c, ch)] = &lines[..] else {
-            panic!("three lines")
-        };
+        let [(a, ah), (b, bh), (c, ch)] = &lines[..] else { panic!("three lines") };
         assert_eq!(verify(&[(a, Some(*ah)), (b, None), (c, Some(*ch))]), []);
         let changed = String::from_utf8(b.clone()).unwrap().replace("{\"a\":1}", "{\"a\":2}");
         let changed = changed.as_bytes();
-        assert_eq!(
-            verify(&[(a, None), (changed, Some(*bh)), (c, None)]),
-            [(Kind::Content, Some(2))]
-        );
-        assert_eq!(
-            verify(&[(a, None), (changed, None), (c, None)]),
-            [(Kind::Link, Some(3))]
-        );
+        assert_eq!(verify(&[(a, None), (changed, Some(*bh)), (c, None)]), [(Kind::Content, Some(2))]);
+        assert_eq!(verify(&[(a, None), (changed, None), (c, None)]), [(Kind::Link, Some(3))]);
         for broken in [&b"{}"[..], b"", b"\xff", &b[1..]] {
             assert_eq!(
                 verify(&[(a, None), (broken, Some(*bh)), (c, None)]),

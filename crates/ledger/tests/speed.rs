@@ -18,11 +18,7 @@ fn entry() -> Entry<'static> {
         xid: 12_345_678,
         command: Some(0),
         operation: "UPDATE".into(),
-        table: Some(Table {
-            oid: 16390,
-            schema: "public".into(),
-            name: "orders".into(),
-        }),
+        table: Some(Table { oid: 16390, schema: "public".into(), name: "orders".into() }),
         key: Some(r#"{"id":4711}"#.into()),
         old: Some(r#"{"state":"new","updated_at":"2025-11-22 02:29:00.5+00"}"#.into()),
         new: Some(r#"{"state":"paid","updated_at":"2025-11-22 02:30:00.123456+00"}"#.into()),
@@ -102,10 +98,7 @@ fn links_are_added() {
             };
             links.add(&link, &mut |finding| panic!("{finding:?}"));
         });
-        assert_eq!(
-            links.finish(&mut |finding| panic!("{finding:?}")).len(),
-            chains as usize
-        );
+        assert_eq!(links.finish(&mut |finding| panic!("{finding:?}")).len(), chains as usize);
     }
 }
 
@@ -128,13 +121,9 @@ fn elements_are_added() {
             r#"{"state":"paid","updated_at":"2025-11-22 02:30:00.123456+00"}"#,
         );
         let (key, old, new) = std::hint::black_box(entry);
-        audit_ledger::effects(
-            audit_ledger::Operation::Update,
-            Some(key),
-            Some(old),
-            Some(new),
-            &mut |_, _, _| elements += 1,
-        )
+        audit_ledger::effects(audit_ledger::Operation::Update, Some(key), Some(old), Some(new), &mut |_, _, _| {
+            elements += 1
+        })
         .unwrap();
     });
 }

@@ -100,9 +100,7 @@ fn lines_give_the_fields() {
         let entry = Entry::parse(&vector.line).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
         assert_eq!(entry, vector.fields.entry(), "{}", vector.name);
         assert_eq!(Hash::of(vector.line.as_bytes()), vector.hash.parse().unwrap());
-        entry
-            .check_form()
-            .unwrap_or_else(|error| panic!("{}: {error}", vector.name));
+        entry.check_form().unwrap_or_else(|error| panic!("{}: {error}", vector.name));
     }
 }
 
@@ -110,20 +108,14 @@ fn lines_give_the_fields() {
 fn every_operation_has_a_vector() {
     let vectors = vectors();
     for operation in Operation::ALL {
-        assert!(
-            vectors.iter().any(|vector| vector.fields.op == operation.as_str()),
-            "{operation}"
-        );
+        assert!(vectors.iter().any(|vector| vector.fields.op == operation.as_str()), "{operation}");
     }
 }
 
 #[test]
 fn no_two_vectors_share_name_or_hash() {
     let vectors = vectors();
-    for key in [
-        |vector: &Vector| vector.name.clone(),
-        |vector: &Vector| vector.hash.clone(),
-    ] {
+    for key in [|vector: &Vector| vector.name.clone(), |vector: &Vector| vector.hash.clone()] {
         let distinct: BTreeMap<String, ()> = vectors.iter().map(|vector| (key(vector), ())).collect();
         assert_eq!(distinct.len(), vectors.len());
     }
@@ -135,10 +127,7 @@ fn vectors_named_chain_are_a_whole_chain() {
     let mut verifier = LogVerifier::new();
     let mut none = |finding| panic!("{finding:?}");
     for vector in vectors.iter().filter(|vector| vector.name.starts_with("chain_")) {
-        let stored = Stored {
-            entry: vector.fields.entry(),
-            hash: vector.hash.parse().unwrap(),
-        };
+        let stored = Stored { entry: vector.fields.entry(), hash: vector.hash.parse().unwrap() };
         verifier.entry(&stored, &mut none);
     }
     let summary = verifier.finish(&mut none);
