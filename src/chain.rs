@@ -94,7 +94,7 @@ impl<'a> Recorder<'a> {
             context: borrow(&context),
         };
         let hash = entry.hash_with(&mut self.line);
-        self.log.append(&entry, hash, stored_at, actor.client.as_ref());
+        self.log.append(&entry, hash, stored_at, actor.client.as_deref());
         advance(Head { seq: head.seq + 1, id: id as u64, hash });
         Ok(id)
     }

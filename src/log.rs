@@ -104,7 +104,8 @@ impl Log {
         tuple::next_value(self.sequence)
     }
 
-    /// Appends an entry. `at` is the time as stored, `client` the address as stored: both say the same as in the entry.
+    /// Appends an entry. `at` is the time as stored, `client` the address as stored: both say the same as in the entry. What it allocates is left to
+    /// the current memory context: that of one firing, or of one row of a baseline.
     pub(crate) fn append(
         &self,
         entry: &Entry<'_>,
@@ -115,33 +116,30 @@ impl Log {
         let text = |value: &Option<Cow<'_, str>>| value.as_ref().map(|value| datum::from_bytes(value.as_bytes()));
         let number = |value: u64| (value as i64).into_datum();
         let table = entry.table.as_ref();
-        let scratch = Scratch::new();
-        scratch.within(|| {
-            let mut row = [None; column::COUNT];
-            row[column::ID] = number(entry.id);
-            row[column::LEDGER] = Some(datum::from_uuid(&entry.ledger));
-            row[column::CHAIN] = (entry.chain as i32).into_datum();
-            row[column::SEQ] = number(entry.seq);
-            row[column::AT] = at.into_datum();
-            row[column::XID] = number(entry.xid);
-            row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
-            row[column::OP] = Some(datum::from_bytes(entry.operation.as_bytes()));
-            row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
-            row[column::TABLE_SCHEMA] = table.map(|table| datum::from_bytes(table.schema.as_bytes()));
-            row[column::TABLE_NAME] = table.map(|table| datum::from_bytes(table.name.as_bytes()));
-            row[column::KEY] = text(&entry.key);
-            row[column::OLD] = text(&entry.old);
-            row[column::NEW] = text(&entry.new);
-            row[column::LOGIN_NAME] = text(&entry.actor.login);
-            row[column::SESSION_NAME] = text(&entry.actor.session);
-            row[column::USER_NAME] = text(&entry.actor.user);
-            row[column::APPLICATION_NAME] = text(&entry.actor.application);
-            row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
-            row[column::CONTEXT] = text(&entry.context);
-            row[column::PREV] = Some(datum::from_bytes(entry.prev.as_bytes()));
-            row[column::HASH] = Some(datum::from_bytes(hash.as_bytes()));
-            Writer::new(&self.relation).insert(&row);
-        });
+        let mut row = [None; column::COUNT];
+        row[column::ID] = number(entry.id);
+        row[column::LEDGER] = Some(datum::from_uuid(&entry.ledger));
+        row[column::CHAIN] = (entry.chain as i32).into_datum();
+        row[column::SEQ] = number(entry.seq);
+        row[column::AT] = at.into_datum();
+        row[column::XID] = number(entry.xid);
+        row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
+        row[column::OP] = Some(datum::from_bytes(entry.operation.as_bytes()));
+        row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
+        row[column::TABLE_SCHEMA] = table.map(|table| datum::from_bytes(table.schema.as_bytes()));
+        row[column::TABLE_NAME] = table.map(|table| datum::from_bytes(table.name.as_bytes()));
+        row[column::KEY] = text(&entry.key);
+        row[column::OLD] = text(&entry.old);
+        row[column::NEW] = text(&entry.new);
+        row[column::LOGIN_NAME] = text(&entry.actor.login);
+        row[column::SESSION_NAME] = text(&entry.actor.session);
+        row[column::USER_NAME] = text(&entry.actor.user);
+        row[column::APPLICATION_NAME] = text(&entry.actor.application);
+        row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
+        row[column::CONTEXT] = text(&entry.context);
+        row[column::PREV] = Some(datum::from_bytes(entry.prev.as_bytes()));
+        row[column::HASH] = Some(datum::from_bytes(hash.as_bytes()));
+        Writer::new(&self.relation).insert(&row);
     }
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.

@@ -3,8 +3,8 @@
 //! The server tells of changed relations through [`relation_changed`], at moments when anything may be borrowed; so it only notes
 //! the object id, and the next look-up drops what the note concerns.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
@@ -19,8 +19,10 @@ thread_local! {
     static STALE: RefCell<Stale> = const { RefCell::new(Stale { relations: Vec::new(), all: false }) };
     static OBJECTS: RefCell<Option<Rc<Objects>>> = const { RefCell::new(None) };
     /// Never dropped by the end of the process: that comes after the server has put away what the tables hold.
-    static TABLES: ManuallyDrop<RefCell<Option<HashMap<u32, Rc<Table>>>>> = const { ManuallyDrop::new(RefCell::new(None)) };
+    static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };
     static ACTOR: RefCell<Option<Rc<Actor>>> = const { RefCell::new(None) };
+    /// Looked up once: a connection keeps its client.
+    static CLIENT: OnceCell<Option<Rc<session::ClientAddress>>> = const { OnceCell::new() };
     /// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
     static LIVE: Cell<Option<uuid::Uuid>> = const { Cell::new(None) };
 }
@@ -54,8 +56,7 @@ fn refresh() {
         return;
     }
     for oid in relations {
-        let dropped =
-            TABLES.with(|tables| tables.borrow_mut().as_mut().and_then(|tables| tables.remove(&oid.to_u32())));
+        let dropped = TABLES.with(|tables| tables.borrow_mut().remove(&oid.to_u32()));
         // Dropped outside of the borrow: it frees memory of the server.
         drop(dropped);
         if OBJECTS.with_borrow(|objects| objects.as_ref().is_some_and(|objects| objects.has(oid))) {
@@ -85,12 +86,12 @@ pub(crate) fn objects() -> Result<Rc<Objects>, Error> {
 /// The protected table with this object id, made by `load` at first sight.
 pub(crate) fn table(oid: pg_sys::Oid, load: impl FnOnce() -> Result<Table, Error>) -> Result<Rc<Table>, Error> {
     refresh();
-    let known = TABLES.with(|tables| tables.borrow().as_ref().and_then(|tables| tables.get(&oid.to_u32()).cloned()));
+    let known = TABLES.with(|tables| tables.borrow().get(&oid.to_u32()).cloned());
     if let Some(table) = known {
         return Ok(table);
     }
     let table = Rc::new(load()?);
-    TABLES.with(|tables| tables.borrow_mut().get_or_insert_default().insert(oid.to_u32(), table.clone()));
+    TABLES.with(|tables| tables.borrow_mut().insert(oid.to_u32(), table.clone()));
     Ok(table)
 }
 
@@ -111,7 +112,7 @@ pub(crate) struct Actor {
     pub(crate) login: Option<String>,
     pub(crate) session: Option<String>,
     pub(crate) user: Option<String>,
-    pub(crate) client: Option<session::ClientAddress>,
+    pub(crate) client: Option<Rc<session::ClientAddress>>,
 }
 
 /// Who is making changes now. Names are looked up once for a transaction and pair of roles.
@@ -127,10 +128,18 @@ pub(crate) fn actor() -> Rc<Actor> {
         login: session::login_name(),
         session: session::role_name(roles.0),
         user: session::role_name(roles.1),
-        client: session::client_address(),
+        client: client(),
     });
     ACTOR.set(Some(actor.clone()));
     actor
+}
+
+fn client() -> Option<Rc<session::ClientAddress>> {
+    if let Some(client) = CLIENT.with(|client| client.get().cloned()) {
+        return client;
+    }
+    let client = session::client_address().map(Rc::new);
+    CLIENT.with(|known| known.get_or_init(|| client).clone())
 }
 
 /// Forgets what may differ in the next transaction.

@@ -390,7 +390,7 @@ fn live_rows(
         }
         Ok(())
     })
-    .flatten()
+    .unwrap_or_else(Err)
 }
 
 fn table_finding(relation: &str, difference: &Difference) -> Finding {

@@ -87,13 +87,17 @@ impl Firing {
     /// Number of the command, within its transaction, that made this change.
     pub(crate) fn command(&self) -> u32 {
         let data = self.data();
-        // SAFETY: the tuples of an AFTER ROW trigger come from the table, changed by this very transaction: the condition under
-        // which command ids are known (combocid.c).
+        let tuple = if self.event() == Event::Update { data.tg_newtuple } else { data.tg_trigtuple };
+        // SAFETY: the tuples of an AFTER ROW trigger come from the table and were changed by this very transaction, which is the condition for asking what a combined
+        // command id stands for (combocid.c). The usual one is read as it is: of a row that COPY FREEZE wrote the server could not tell that it is this transaction's.
         unsafe {
+            let header = (*tuple).t_data;
+            if (*header).t_infomask & pg_sys::HEAP_COMBOCID as u16 == 0 {
+                return (*header).t_choice.t_heap.t_field3.t_cid;
+            }
             match self.event() {
-                Event::Insert => pg_sys::HeapTupleHeaderGetCmin((*data.tg_trigtuple).t_data),
-                Event::Update => pg_sys::HeapTupleHeaderGetCmin((*data.tg_newtuple).t_data),
-                _ => pg_sys::HeapTupleHeaderGetCmax((*data.tg_trigtuple).t_data),
+                Event::Delete => pg_sys::HeapTupleHeaderGetCmax(header),
+                _ => pg_sys::HeapTupleHeaderGetCmin(header),
             }
         }
     }
