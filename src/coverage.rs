@@ -260,6 +260,17 @@ fn check_guards(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
     for oid in objects.tables() {
         let table = Relation::open(oid, Lock::AccessShare);
         let display = format!("{}.{}", table.schema(), table.name());
+        let mut faults = table.peculiarities();
+        if relation::with_descendants(oid, Lock::AccessShare).len() > 1 {
+            faults.push("has children, whose rows show among its own");
+        }
+        for fault in faults {
+            sink(Finding {
+                detail: format!("the table {fault}"),
+                hint: "The extension does not make it so. What is read from the table through SQL may not be what was recorded.".into(),
+                ..finding(display.clone())
+            });
+        }
         let triggers = if table.has_triggers() { table.triggers() } else { Vec::new() };
         for (kind, names) in &guards {
             let state = trigger_state(&triggers, &Wanted { function: objects.guard_function, kind: *kind, names });
@@ -275,7 +286,14 @@ fn check_guards(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
             }
         }
     }
-    (objects.tables().len() * guards.len()) as u64
+    if !objects.log_pkey.is_some_and(|index| Relation::open(index, Lock::AccessShare).is_sound_index()) {
+        sink(Finding {
+            detail: "the primary key \"log_pkey\" is missing or not in use".into(),
+            hint: "Without it a chain could fork, and nothing can be recorded. Restore it: PRIMARY KEY (ledger, chain, seq).".into(),
+            ..finding("audit.log".into())
+        });
+    }
+    (objects.tables().len() * (guards.len() + 1) + 1) as u64
 }
 
 /// The functions behind triggers and guards: the C functions of this library, and nothing else.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use audit_ledger::{Actor, Entry, Hash, Operation, Stored, Table};
+use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
 
@@ -84,7 +84,7 @@ impl Head {
 /// The table, open.
 pub(crate) struct Log {
     relation: Relation,
-    pkey: pg_sys::Oid,
+    pkey: Option<pg_sys::Oid>,
     sequence: pg_sys::Oid,
 }
 
@@ -96,6 +96,11 @@ impl Log {
             return Err(Error::NotInstalled);
         }
         Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
+    }
+
+    /// The index of the primary key. Only reading the log from end to end does without.
+    fn index(&self) -> Result<Relation, Error> {
+        self.pkey.map(|pkey| Relation::open(pkey, Lock::AccessShare)).ok_or(Error::NotInstalled)
     }
 
     /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
@@ -144,7 +149,7 @@ impl Log {
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.
     pub(crate) fn head(&self, ledger: &Uuid, chain: u32) -> Result<Head, Error> {
-        let index = Relation::open(self.pkey, Lock::AccessShare);
+        let index = self.index()?;
         let conditions = [
             Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) },
             Equal {
@@ -214,7 +219,7 @@ impl Log {
         ledger: &Uuid,
         mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let index = Relation::open(self.pkey, Lock::AccessShare);
+        let index = self.index()?;
         let entries = Entries::new();
         let scratch = Scratch::new();
         let conditions =
@@ -235,8 +240,8 @@ impl Log {
         chain: i32,
         seq: i64,
         read: impl FnOnce(&Entries, &Row<'_>) -> R,
-    ) -> Option<R> {
-        let index = Relation::open(self.pkey, Lock::AccessShare);
+    ) -> Result<Option<R>, Error> {
+        let index = self.index()?;
         let entries = Entries::new();
         let conditions = [
             Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) },
@@ -249,7 +254,7 @@ impl Log {
             found = read.take().map(|read| read(&entries, row));
             false
         });
-        found
+        Ok(found)
     }
 }
 
@@ -308,6 +313,26 @@ impl Entries {
         Place { chain: row.int4(column::CHAIN), seq: row.int8(column::SEQ), id: row.int8(column::ID) }
     }
 
+    /// The row's place in its chain, also where other columns cannot be read; `None` when it has no valid place.
+    pub(crate) fn link(&self, row: &Row<'_>) -> Option<Link> {
+        let number = |index: usize| row.int8(index).and_then(|value| u64::try_from(value).ok());
+        let hash = |index: usize| row.bytes(index).and_then(|bytes| Hash::try_from(bytes).ok());
+        Some(Link {
+            ledger: row.uuid(column::LEDGER)?,
+            chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok())?,
+            seq: number(column::SEQ)?,
+            prev: hash(column::PREV)?,
+            hash: hash(column::HASH)?,
+            id: number(column::ID)?,
+            at: row.int8(column::AT).and_then(session::to_timestamp),
+        })
+    }
+
+    /// `schema.name` of a row's table, as stored.
+    pub(crate) fn relation(&self, row: &Row<'_>) -> Option<String> {
+        Some(format!("{}.{}", row.text(column::TABLE_SCHEMA)?, row.text(column::TABLE_NAME)?))
+    }
+
     /// Operation, id and table of a row, without reading the rest.
     pub(crate) fn outline(&self, row: &Row<'_>) -> (Option<Operation>, i64, u32) {
         (
@@ -340,10 +365,10 @@ impl Entries {
             None => None,
             Some(command) => Some(u32::try_from(command).map_err(|_| "command")?),
         };
+        // Where one of the three was taken away the line has none, and then the hash does not fit.
         let table = match (row.oid(column::TABLE_OID), row.text(column::TABLE_SCHEMA), row.text(column::TABLE_NAME)) {
             (Some(oid), Some(schema), Some(name)) => Some(Table { oid: oid.to_u32(), schema, name }),
-            (None, None, None) => None,
-            _ => return Err("table_oid, table_schema, table_name"),
+            _ => None,
         };
         let entry = Entry {
             ledger: row.uuid(column::LEDGER).ok_or("ledger")?,

@@ -21,7 +21,8 @@ pub(crate) const SCHEMA: &CStr = c"audit";
 pub(crate) struct Objects {
     pub(crate) schema: pg_sys::Oid,
     pub(crate) log: pg_sys::Oid,
-    pub(crate) log_pkey: pg_sys::Oid,
+    /// `None` when it was dropped: the log can still be verified, but not written.
+    pub(crate) log_pkey: Option<pg_sys::Oid>,
     pub(crate) log_id_seq: pg_sys::Oid,
     pub(crate) ledger: pg_sys::Oid,
     pub(crate) incarnation: pg_sys::Oid,
@@ -40,7 +41,7 @@ impl Objects {
         Ok(Objects {
             schema,
             log: relation(c"log")?,
-            log_pkey: relation(c"log_pkey")?,
+            log_pkey: relation::find(schema, c"log_pkey"),
             log_id_seq: relation(c"log_id_seq")?,
             ledger: relation(c"ledger")?,
             incarnation: relation(c"incarnation")?,
@@ -53,7 +54,8 @@ impl Objects {
 
     /// Whether a relation is one of them.
     pub(crate) fn has(&self, oid: pg_sys::Oid) -> bool {
-        [self.log, self.log_pkey, self.log_id_seq, self.ledger, self.incarnation, self.registry].contains(&oid)
+        self.log_pkey == Some(oid)
+            || [self.log, self.log_id_seq, self.ledger, self.incarnation, self.registry].contains(&oid)
     }
 
     /// The tables, all of which carry guards.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::coverage;
 use crate::error::{self, Error};
 use crate::history::{History, Landmark, Protected};
-use crate::log::Log;
+use crate::log::{Log, Place};
 use crate::pg::attempt::attempt;
 use crate::pg::fmgr::{Call, sql_function};
 use crate::pg::memory::Scratch;
@@ -175,20 +175,10 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
                     take_apart(operation, entry, columns, |sign, row, value| sums.add(sign, row, value));
                 }
             }
-            Err(column) => {
-                let place = entries.place(row);
-                sink(Finding {
-                    kind: Kind::Format,
-                    relation: None,
-                    chain: place.chain,
-                    seq: place.seq,
-                    id: place.id,
-                    detail: format!("column \"{column}\" of the entry holds no valid value"),
-                    hint:
-                        "The entry was changed after it was written. Compare with a backup or another copy of the log."
-                            .into(),
-                });
-            }
+            Err(column) => match entries.link(row) {
+                Some(link) => verifier.unreadable(&link, column, entries.relation(row), sink),
+                None => sink(misplaced(column, &entries.place(row))),
+            },
         }
         Ok(())
     })?;
@@ -325,7 +315,7 @@ impl Comparison<'_> {
                 return Ok(rows);
             }
             for difference in localizer.finish() {
-                sink(table_finding(&relation, &difference));
+                sink(table_finding(&relation, &candidate.table, &difference));
             }
         }
         Ok(rows)
@@ -346,6 +336,19 @@ fn take_apart(
             add(sign, row, value);
         }
     });
+}
+
+/// A row of the log without a valid place in any chain.
+fn misplaced(column: &str, place: &Place) -> Finding {
+    Finding {
+        kind: Kind::Content,
+        relation: None,
+        chain: place.chain,
+        seq: place.seq,
+        id: place.id,
+        detail: format!("\"{column}\" holds no valid value, so the entry has no place in a chain"),
+        hint: "The entry was changed after it was written. Compare with a backup or another copy of the log.".into(),
+    }
 }
 
 /// A table whose rows cannot be read is a fault of that table, and must not hide those of others.
@@ -393,16 +396,24 @@ fn live_rows(
     .unwrap_or_else(Err)
 }
 
-fn table_finding(relation: &str, difference: &Difference) -> Finding {
+fn table_finding(relation: &str, table: &Table, difference: &Difference) -> Finding {
     let row = shorten(&difference.row);
-    let times = if difference.count > 1 { format!(" {} times", difference.count) } else { String::new() };
     let (detail, hint) = match &difference.what {
+        // Equal rows without a key cannot be told apart, only counted.
+        DifferenceKind::Missing if !table.has_key() => (
+            format!("row {row} is in the log {} more than in the table", count(difference.count, "time", "times")),
+            "The row was deleted or changed without its triggers, or an entry of it was removed.",
+        ),
+        DifferenceKind::Extra if !table.has_key() => (
+            format!("row {row} is in the table {} more than in the log", count(difference.count, "time", "times")),
+            "The row was inserted or changed without its triggers, or an entry of it was removed.",
+        ),
         DifferenceKind::Missing => (
-            format!("row {row} is in the log{times}, but not in the table"),
+            format!("row {row} is in the log, but not in the table"),
             "The row was deleted, or its key changed, without its triggers; or an entry of it was removed.",
         ),
         DifferenceKind::Extra => (
-            format!("row {row} is in the table{times}, but not in the log"),
+            format!("row {row} is in the table, but not in the log"),
             "The row was inserted, or its key changed, without its triggers; or an entry of it was removed.",
         ),
         DifferenceKind::Value { column, expected, found } => (

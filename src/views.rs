@@ -28,7 +28,7 @@ fn line(call: &Call) -> Result<Option<String>, Error> {
     log.find(&ledger, chain, seq, |entries, row| {
         let stored = entries.read(row).map_err(unreadable)?;
         text(&stored)
-    })
+    })?
     .transpose()
 }
 

@@ -94,6 +94,33 @@ impl Relation {
         self.oid().to_u32() < pg_sys::FirstNormalObjectId || unsafe { pg_sys::IsCatalogNamespace(self.schema_oid()) }
     }
 
+    /// Why a statement on the table could see or do other things than its columns say: rules, policies, an owner with few rights.
+    pub(crate) fn peculiarities(&self) -> Vec<&'static str> {
+        let class = self.class();
+        // SAFETY: a catalog look-up by value.
+        let owner_is_superuser = unsafe { pg_sys::superuser_arg(class.relowner) };
+        [
+            (self.kind() != 'r', "is not an ordinary table any more"),
+            (self.persistence() != 'p', "is unlogged: a crash empties it"),
+            (class.relhasrules, "has rules"),
+            (class.relrowsecurity, "has row-level security"),
+            (class.relispartition, "is a partition of another table"),
+            (!owner_is_superuser, "belongs to a role that is no superuser"),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, what)| is_so.then_some(what))
+        .collect()
+    }
+
+    /// Whether an index is unique and in use: its entries are complete.
+    pub(crate) fn is_sound_index(&self) -> bool {
+        // SAFETY: rd_index is null for what is no index, else valid while the relation is open.
+        unsafe {
+            let index = (*self.ptr).rd_index;
+            !index.is_null() && (*index).indisunique && (*index).indisvalid && (*index).indisready && (*index).indislive
+        }
+    }
+
     /// Whether the relation is a partition.
     pub(crate) fn is_partition(&self) -> bool {
         self.class().relispartition
@@ -273,10 +300,10 @@ unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
     unsafe { PgList::<pg_sys::Oid>::from_pg(list) }.iter_oid().collect()
 }
 
-/// Whether the relation has, or had, partitions or inheritance children.
+/// Whether the relation exists and has, or had, partitions or inheritance children.
 pub(crate) fn may_have_children(oid: pg_sys::Oid) -> bool {
-    // SAFETY: a catalog look-up by value; false for a relation that does not exist.
-    unsafe { server::has_subclass(oid) }
+    // SAFETY: catalog look-ups by value; the second raises an error for a relation that does not exist, the first does not.
+    unsafe { pg_sys::get_rel_relkind(oid) != 0 && server::has_subclass(oid) }
 }
 
 /// Object id of the relation `name` in the schema, if there is one.

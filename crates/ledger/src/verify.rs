@@ -48,6 +48,21 @@ impl LogVerifier {
         self.place(&stored.entry, stored.hash, computed, sink);
     }
 
+    /// Tells of an entry one of whose fields holds no valid value, so that no line can be made of it: its content was changed. It keeps its place in its chain.
+    pub fn unreadable(&mut self, link: &Link, field: &str, relation: Option<String>, sink: &mut impl FnMut(Finding)) {
+        self.entries += 1;
+        sink(Finding {
+            kind: Kind::Content,
+            relation,
+            chain: i32::try_from(link.chain).ok(),
+            seq: i64::try_from(link.seq).ok(),
+            id: i64::try_from(link.id).ok(),
+            detail: format!("\"{field}\" holds no valid value, so no line can be made of the entry"),
+            hint: CHANGED.to_owned(),
+        });
+        self.links.add(link, sink);
+    }
+
     /// Verifies one entry given as its line, without line feed, and the hash stored with it, if there is one. A line that cannot be read takes no place in
     /// its chain, so that a missing finding follows it.
     pub fn line(&mut self, line: &[u8], hash: Option<Hash>, sink: &mut impl FnMut(Finding)) {
@@ -95,19 +110,16 @@ impl LogVerifier {
             prev: entry.prev,
             hash: stored,
             id: entry.id,
-            at: entry.at,
+            at: Some(entry.at),
         };
         self.links.add(&link, sink);
     }
 }
 
+const CHANGED: &str = "The entry was changed after it was written. Compare with a backup or another copy of the log.";
+
 fn content(entry: Option<&Entry<'_>>, stored: Hash, computed: Hash) -> Finding {
-    finding(
-        Kind::Content,
-        entry,
-        format!("stored hash {stored}, computed {computed}"),
-        "The entry was changed after it was written. Compare with a backup or another copy of the log.",
-    )
+    finding(Kind::Content, entry, format!("stored hash {stored}, computed {computed}"), CHANGED)
 }
 
 fn format(entry: Option<&Entry<'_>>, detail: String) -> Finding {
@@ -134,6 +146,29 @@ fn finding(kind: Kind, entry: Option<&Entry<'_>>, detail: String, hint: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unreadable_entry_is_one_content_finding_and_keeps_its_place() {
+        let log = log(3);
+        let mut verifier = LogVerifier::new();
+        let mut found = Vec::new();
+        let mut sink = |finding: Finding| found.push((finding.kind, finding.seq));
+        verifier.entry(&log[0], &mut sink);
+        let entry = &log[1].entry;
+        let link = Link {
+            ledger: entry.ledger,
+            chain: entry.chain,
+            seq: entry.seq,
+            prev: entry.prev,
+            hash: log[1].hash,
+            id: entry.id,
+            at: None,
+        };
+        verifier.unreadable(&link, "at", None, &mut sink);
+        verifier.entry(&log[2], &mut sink);
+        let summary = verifier.finish(&mut sink);
+        assert_eq!((summary.entries, found), (3, vec![(Kind::Content, Some(2))]));
+    }
     use crate::entry::{Actor, Timestamp};
 
     fn log(length: u64) -> Vec<Stored<'static>> {

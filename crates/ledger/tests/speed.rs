@@ -94,7 +94,7 @@ fn links_are_added() {
                 prev: if seq == 1 { Hash::GENESIS } else { hash },
                 hash,
                 id: time + 1,
-                at,
+                at: Some(at),
             };
             links.add(&link, &mut |finding| panic!("{finding:?}"));
         });
