@@ -28,8 +28,9 @@ TABLE_MEMBERS = ("table_oid", "table_schema", "table_name")
 VERSION = 1
 GENESIS = "0" * 64
 
-# Section 3: which of old and new each operation has. The first four are about a row.
+# Section 3: which of old and new each operation has, and what `new` holds when it is not a row. The first four are about a row.
 ROW_OPERATIONS = ("INSERT", "UPDATE", "DELETE", "BASELINE")
+COMMAND_OPERATIONS = ("INSERT", "UPDATE", "DELETE")
 IMAGES = {
     "INSERT": ("new",),
     "UPDATE": ("old", "new"),
@@ -39,6 +40,12 @@ IMAGES = {
     "PROTECT": ("new",),
     "UNPROTECT": ("new",),
     "INCARNATION": ("new",),
+}
+
+DETAILS = {
+    "PROTECT": ("kind", "images", "exclude", "baseline"),
+    "UNPROTECT": ("reason",),
+    "INCARNATION": ("system_identifier", "database_oid", "tables"),
 }
 
 KINDS = ("content", "link", "missing", "order", "format")
@@ -107,8 +114,10 @@ def build_line(fields):
             text = str(value)
         elif not isinstance(value, str):
             raise FormatError("%s is not text: %r" % (member, value))
-        elif member in ("key", "old", "new", "context"):
+        elif member == "context" or member in ("key", "old", "new") and fields.get("op") in ROW_OPERATIONS:
             text = one_line(value)
+        elif member in ("key", "old", "new"):
+            text = value
         else:
             text = quote(value)
         members.append(quote(member) + ":" + text)
@@ -130,6 +139,7 @@ JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 JSON_WORD = re.compile(r"true|false|null")
 SURROGATE = re.compile("[\ud800-\udfff]")
 BLANK = re.compile("[ \t]*")     # JSON white space, but for the two characters that a line cannot hold
+NO_BLANK = re.compile("")
 DECIMAL = re.compile(r"0|[1-9][0-9]*")
 UNESCAPED = {'"': '"', "\\": "\\", "b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 
@@ -144,6 +154,7 @@ class Reader:
     def __init__(self, text):
         self.text = text
         self.pos = 0
+        self.blank = BLANK
 
     def fail(self, what):
         raise FormatError("%s at character %d" % (what, self.pos + 1))
@@ -162,7 +173,7 @@ class Reader:
             self.fail("%s expected" % literal)
 
     def skip_blank(self):
-        self.pos = BLANK.match(self.text, self.pos).end()
+        self.pos = self.blank.match(self.text, self.pos).end()
 
     def string(self, escape=STRICT_ESCAPE):
         """Steps over a string and returns what stands between its quotes, escapes as they are.
@@ -250,6 +261,13 @@ class Reader:
             self.fail("object expected")
         self.json()
         return self.text[start:self.pos]
+
+    def details(self):
+        """An object that the ledger itself writes, without white space; returns its text."""
+        self.blank = NO_BLANK
+        text = self.json_object()
+        self.blank = BLANK
+        return text
 
     def column_object(self):
         """An object of columns (section 2.2); returns its text.
@@ -344,8 +362,6 @@ def parse_line(line, fields=None):
         reader.fail("end of line expected")
     if len({fields[name] is None for name in TABLE_MEMBERS}) != 1:
         raise FormatError("table_oid, table_schema and table_name are not there together")
-    if fields["command"] is not None and fields["op"] not in ROW_OPERATIONS:
-        raise FormatError("command without a row change")
     return fields
 
 
@@ -358,7 +374,9 @@ def parse_member(reader, name, fields):
         return reader.number(1, 2**32 - 1)
     if name in ("key", "old", "new") and fields["op"] in ROW_OPERATIONS:
         return reader.column_object()
-    if name in ("key", "old", "new", "context"):
+    if name in ("key", "old", "new"):
+        return reader.details()
+    if name == "context":
         return reader.json_object()
     value = reader.strict_string()
     if not VALID.get(name, lambda value: True)(value):
@@ -381,8 +399,10 @@ def microseconds(at):
     if not found:
         return None
     year, month, day, hour, minute, second, fraction = map(int, found.groups())
-    if not (1 <= year and 1 <= month <= 12 and hour <= 23 and minute <= 59 and second <= 59):
+    if not (1 <= month <= 12 and hour <= 23 and minute <= 59 and second <= 59):
         return None
+    # The calendar repeats itself every 400 years; counted from there, as `monthrange` does not know the year 0.
+    year += 400
     if not 1 <= day <= monthrange(year, month)[1]:
         return None
     before = year - 1
@@ -396,14 +416,14 @@ def is_address(value):
         ipaddress.ip_address(value)
     except ValueError:
         return False
-    return True
+    return "%" not in value     # Python takes a zone, the line does not.
 
 
 VALID = {
     "ledger": UUID.fullmatch,
     "seq": is_decimal(1, 2**63 - 1),
     "prev": HEX_HASH.fullmatch,
-    "id": is_decimal(0, 2**63 - 1),
+    "id": is_decimal(1, 2**63 - 1),
     "at": lambda value: microseconds(value) is not None,
     "xid": is_decimal(0, 2**64 - 1),
     "op": IMAGES.__contains__,
@@ -416,6 +436,8 @@ def operation_fault(fields):
     op = fields["op"]
     if fields["table_oid"] is None and op != "INCARNATION":
         return "%s without a table" % op
+    if (fields["command"] is not None) != (op in COMMAND_OPERATIONS):
+        return "%s %s command" % (op, "without" if op in COMMAND_OPERATIONS else "with")
     if fields["key"] is not None and op not in ROW_OPERATIONS:
         return "%s with key" % op
     for image in ("old", "new"):
@@ -425,6 +447,9 @@ def operation_fault(fields):
         old, new = ([name for name, _ in parse_columns(fields[image])] for image in ("old", "new"))
         if old != new:
             return "old and new of UPDATE hold different columns"
+    for detail in DETAILS.get(op, ()):
+        if detail not in (name for name, _ in parse_columns(fields["new"])):
+            return "new of %s without %s" % (op, detail)
     return None
 
 
@@ -459,7 +484,7 @@ def verify_entries(entries):
         if seq is not None:
             # A line refused for what stands after its seq keeps its place in the chain.
             at = fields["at"] and microseconds(fields["at"])
-            chains.setdefault((ledger, chain), []).append(Link(seq, id_, at, fields["prev"], computed))
+            chains.setdefault((ledger, chain), []).append(Link(seq, id_, at, fields["prev"], stored))
     for (ledger, chain), links in sorted(chains.items()):
         for kind, seq, id_, detail in chain_faults(links):
             findings.append(Finding(kind, ledger, chain, seq, id_, detail))
@@ -467,11 +492,14 @@ def verify_entries(entries):
 
 
 def chain_faults(links):
-    """The faults of one chain, as tuples of kind, seq, id and detail."""
+    """The faults of one chain, as tuples of kind, seq, id and detail.
+
+    Links are compared with hashes as they are stored, so that one changed entry is one fault.
+    """
     links.sort(key=lambda link: (link.seq, link.id or 0))
     expected = 1
     before = None           # the entry that `id` and `at` are compared with
-    hashes = {GENESIS}      # of the entries with the seq before; more than one when a seq stands twice
+    hashes = {GENESIS}      # stored with the entries with the seq before; more than one when a seq stands twice
     index = 0
     while index < len(links):
         same = [links[index]]
@@ -487,14 +515,16 @@ def chain_faults(links):
             yield "order", seq, link.id, "seq stands %d times" % len(same)
         for link in same:
             if hashes is not None and link.prev is not None and link.prev not in hashes:
-                yield "link", seq, link.id, "prev is %s, the entry before has %s" % (link.prev, " or ".join(sorted(hashes)))
+                yield "link", seq, link.id, "prev is %s, the entry before has %.150s" % (link.prev, " or ".join(sorted(hashes)))
         # Of several with one seq the one that the next entry goes on from belongs to the chain.
         following = {link.prev for link in links[index:index + 1]}
         link = next((link for link in same if link.hash in following), same[0])
         if before is not None:
             if link.id is not None and before.id is not None and link.id <= before.id:
                 yield "order", seq, link.id, "id %d comes after id %d" % (link.id, before.id)
-            if link.at is not None and before.at is not None and link.at < before.at - TOLERANCE:
+            # Of a time only the entry directly before it can tell.
+            adjacent = before.seq == seq - 1
+            if adjacent and link.at is not None and before.at is not None and link.at < before.at - TOLERANCE:
                 yield "order", seq, link.id, "at goes back by %d seconds" % ((before.at - link.at) // 1_000_000)
         before = link
         hashes = {link.hash for link in same}

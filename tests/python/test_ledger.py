@@ -164,13 +164,32 @@ class Line(unittest.TestCase):
             {"at": "2026-02-03T04:05:06.000000+00:00"}, {"at": "2026-02-30T04:05:06.000000Z"}, {"at": "2026-13-03T04:05:06.000000Z"},
             {"at": "2026-00-03T04:05:06.000000Z"}, {"at": "2026-01-00T04:05:06.000000Z"}, {"at": "2025-02-29T04:05:06.000000Z"},
             {"at": "2026-02-03T24:00:00.000000Z"}, {"at": "2026-02-03T23:60:00.000000Z"}, {"at": "2026-02-03T23:59:60.000000Z"},
-            {"at": "2026-02-03T04:05:06.000000z"}, {"at": "٢٠٢٦-02-03T04:05:06.000000Z"}, {"at": "0000-02-03T04:05:06.000000Z"},
+            {"at": "2026-02-03T04:05:06.000000z"}, {"at": "٢٠٢٦-02-03T04:05:06.000000Z"}, {"at": "0000-02-30T04:05:06.000000Z"},
+            {"at": "1900-02-29T04:05:06.000000Z"}, {"at": "-001-02-03T04:05:06.000000Z"}, {"at": "10000-01-01T00:00:00.000000Z"},
             {"client_addr": "10.0.0.1/32"}, {"client_addr": "localhost"}, {"client_addr": ""}, {"client_addr": "10.0.0"},
             {"key": "[1]"}, {"key": ""}, {"new": "null"}, {"new": '{"a":1'}, {"new": '{"a":1}}'}, {"context": "[]"}, {"context": '"x"'},
-            {"table_name": None}, {"table_oid": None}, {"op": "TRUNCATE"}, {"table_name": "\ud800"}, {"surplus": "x"},
+            {"client_addr": "fe80::1%eth0"}, {"client_addr": "2001:db8::/32"}, {"id": "0"},
+            {"table_name": None}, {"table_oid": None}, {"table_name": "\ud800"}, {"surplus": "x"},
+            {"op": "UNPROTECT", "new": '{"reason": "moved"}'},
         ):
             with self.subTest(str(bad)[:80]), self.assertRaises(ValueError):
                 ledger.build_line(entry_fields(**bad))
+
+    def test_first_and_last_time(self):
+        for at in ("0000-01-01T00:00:00.000000Z", "0000-02-29T23:59:59.999999Z", "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"):
+            with self.subTest(at):
+                self.assertEqual(ledger.parse_line(ledger.build_line(entry_fields(at=at)))["at"], at)
+
+    def test_details_of_an_operation_without_a_row_have_no_white_space(self):
+        fields = {**without("key", "command"), "op": "UNPROTECT"}
+        good = '{"reason":"moved away","more":{"a":[1,{}]}}'
+        self.assertEqual(ledger.parse_line(ledger.build_line({**fields, "new": good}))["new"], good)
+        tokens = re.findall(r'"[^"]*"|[][{}:,]|[0-9]+', good)
+        self.assertEqual("".join(tokens), good)
+        for place in range(len(tokens) + 1):
+            for blank in " \t\n":
+                with self.subTest(tokens[place - 1:place + 1]), self.assertRaises(ledger.FormatError):
+                    ledger.build_line({**fields, "new": "".join(tokens[:place]) + blank + "".join(tokens[place:])})
 
     def test_required_members(self):
         for member in ledger.REQUIRED:
@@ -359,7 +378,7 @@ class Operations(unittest.TestCase):
 
     def test_good(self):
         for changed in (
-            dict(op="INSERT"), dict(op="BASELINE"), dict(op="BASELINE", command=None), dict(op="DELETE", old='{"id":1}', new=None),
+            dict(op="INSERT"), dict(op="BASELINE", command=None), dict(op="DELETE", old='{"id":1}', new=None),
             dict(op="INSERT", key=None), dict(op="UPDATE", old="{}", new="{}"), dict(op="TRUNCATE", key=None, new=None, command=None),
             dict(op="PROTECT", key=None, command=None, new='{"kind":"r","images":"changed","exclude":["note"],"baseline":true}'),
             dict(op="UNPROTECT", key=None, command=None, new='{"reason":"retired"}'),
@@ -374,6 +393,11 @@ class Operations(unittest.TestCase):
             dict(op="INSERT", old="{}"), dict(op="INSERT", new=None), dict(op="DELETE"), dict(op="UPDATE"), dict(op="UPDATE", old='{"x":1}'),
             dict(op="TRUNCATE", command=None), dict(op="PROTECT", command=None), dict(op="UNPROTECT", key=None, new=None, command=None),
             dict(op="INSERT", table_oid=None, table_schema=None, table_name=None),
+            dict(op="INSERT", command=None), dict(op="UPDATE", old="{}", new="{}", command=None),
+            dict(op="DELETE", old='{"id":1}', new=None, command=None), dict(op="BASELINE"),
+            dict(op="TRUNCATE", key=None, new=None), dict(op="UNPROTECT", key=None, new='{"reason":"retired"}'),
+            dict(op="UNPROTECT", key=None, command=None, new="{}"),
+            dict(op="PROTECT", key=None, command=None, new='{"kind":"r","images":"changed","baseline":true}'),
         ):
             with self.subTest(str(changed)):
                 self.assertIsNotNone(self.fault(**changed))
@@ -408,8 +432,8 @@ class Chain(unittest.TestCase):
     def test_content_of_an_entry_edited(self):
         stored, line = self.entries[3]
         self.entries[3] = stored, line.replace('"new":{"id":4}', '"new":{"id":5}')
-        # The hash of the line is another, so the link of the next entry is gone as well.
-        self.assertEqual(self.found(), [("content", 4), ("link", 5)])
+        # Links are held against hashes as they are stored: one changed entry is one fault.
+        self.assertEqual(self.found(), [("content", 4)])
 
     def test_content_of_the_last_entry_edited(self):
         stored, line = self.entries[8]
@@ -426,11 +450,11 @@ class Chain(unittest.TestCase):
 
     def test_stored_hash_edited(self):
         self.entries[3] = "f" * 64, self.entries[3][1]
-        self.assertEqual(self.found(), [("content", 4)])
+        self.assertEqual(self.found(), [("content", 4), ("link", 5)])
 
     def test_stored_hash_in_another_form(self):
         for form in (self.entries[3][0].upper(), self.entries[3][0][:62], "", "\\x" + self.entries[3][0]):
-            self.assertEqual(self.found(self.entries[:3] + [(form, self.entries[3][1])] + self.entries[4:]), [("content", 4)])
+            self.assertEqual(self.found(self.entries[:3] + [(form, self.entries[3][1])] + self.entries[4:]), [("content", 4), ("link", 5)])
 
     def test_entry_edited_with_its_hash(self):
         self.entries[3] = rewritten(self.entries[3], new='{"id":5}')
@@ -474,6 +498,9 @@ class Chain(unittest.TestCase):
     def test_id_is_compared_across_a_hole(self):
         self.assertEqual(self.found(self.entries[:7] + [rewritten(self.entries[8], id="2")]), [("missing", 8), ("order", 9)])
 
+    def test_time_is_not_compared_across_a_hole(self):
+        self.assertEqual(self.found(self.entries[:7] + [rewritten(self.entries[8], at="2025-02-03T04:00:08.000000Z")]), [("missing", 8)])
+
     def test_seq_twice(self):
         self.assertEqual(self.found(self.entries + [self.entries[3]]), [("order", 4)])
 
@@ -490,7 +517,8 @@ class Chain(unittest.TestCase):
                 self.assertEqual(self.found(self.entries[:8] + [rewritten(self.entries[8], at=at)]), expected)
 
     def test_time_at_the_end_of_months_and_years(self):
-        moments = ["2023-12-31T23:59:59.999999Z", "2024-01-01T00:00:00.000000Z", "2024-02-28T23:59:59.999999Z", "2024-02-29T00:00:00.000000Z",
+        moments = ["0000-02-28T23:59:59.999999Z", "0000-02-29T00:00:00.000000Z", "0000-12-31T23:59:59.999999Z", "0001-01-01T00:00:00.000000Z",
+                   "2023-12-31T23:59:59.999999Z", "2024-01-01T00:00:00.000000Z", "2024-02-28T23:59:59.999999Z", "2024-02-29T00:00:00.000000Z",
                    "2024-02-29T23:59:59.999999Z", "2024-03-01T00:00:00.000000Z", "2100-02-28T23:59:59.999999Z", "2100-03-01T00:00:00.000000Z"]
         values = [ledger.microseconds(moment) for moment in moments]
         for before, after in zip(values[::2], values[1::2]):
@@ -571,7 +599,7 @@ class Program(unittest.TestCase):
         entries[3] = entries[3][0], entries[3][1].replace('"app"', '"äpp"')
         status, output, _ = self.run_on(self.export(entries[:3] + entries[4:] + [entries[3]]))
         self.assertEqual(status, 1)
-        self.assertIn("content 1\nlink 2\nmissing ok\n", output)
+        self.assertIn("content 1\nlink 1\nmissing ok\n", output)
         self.assertIn("finding content: ledger %s, chain 3, seq 4, id 9: computed " % LEDGER, output)
         self.assertIn("finding link: ledger %s, chain 3, seq 3, id 7: prev is " % LEDGER, output)
 
