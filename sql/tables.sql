@@ -44,7 +44,7 @@ COMMENT ON COLUMN audit.log.old IS 'Values before the change: of an UPDATE those
 COMMENT ON COLUMN audit.log.new IS 'Values after the change: of an UPDATE those that changed, of an INSERT all. Also the details of other operations.';
 COMMENT ON COLUMN audit.log.login_name IS 'Role that authenticated the connection.';
 COMMENT ON COLUMN audit.log.session_name IS 'Session user.';
-COMMENT ON COLUMN audit.log.user_name IS 'Current user: differs under SET ROLE, in SECURITY DEFINER functions, in foreign-key actions.';
+COMMENT ON COLUMN audit.log.user_name IS 'Current user when the trigger fired: differs under SET ROLE and in SECURITY DEFINER functions.';
 COMMENT ON COLUMN audit.log.application_name IS 'What the client calls itself: a claim.';
 COMMENT ON COLUMN audit.log.client_addr IS 'Address of the client; null for a local socket.';
 COMMENT ON COLUMN audit.log.context IS 'Who and why, by the setting audit.context: a claim.';

@@ -170,22 +170,33 @@ pub(crate) fn ensure_ledger(objects: &Objects) -> Result<(), Error> {
 
 /// The chain that the running transaction owns.
 struct Owned {
+    ledger: Uuid,
     chain: u32,
     head: Head,
     /// For each savepoint level that has appended: the head before it did.
     saved: Vec<(u32, Head)>,
 }
 
+/// An entry that this backend has committed.
+#[derive(Clone, Copy)]
+struct Known {
+    ledger: Uuid,
+    chain: u32,
+    seq: u64,
+}
+
 #[derive(Default)]
 struct State {
     owned: Option<Owned>,
+    /// The last head that this backend committed: only where the search for the next begins, never trusted.
+    known: Option<Known>,
     /// Whether this transaction made the ledger, or brought it to life after a restore.
     made_live: bool,
     line: Vec<u8>,
 }
 
 thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, made_live: false, line: Vec::new() }) };
+    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, known: None, made_live: false, line: Vec::new() }) };
 }
 
 /// A line longer than this is not kept for the next entry.
@@ -213,8 +224,10 @@ fn set_made_live() {
 fn own(log: &Log, ledger: &Uuid) -> Result<(u32, Head), Error> {
     if STATE.with_borrow(|state| state.owned.is_none()) {
         let chain = lock_chain();
-        let head = log.head(ledger, chain)?;
-        STATE.with_borrow_mut(|state| state.owned = Some(Owned { chain, head, saved: Vec::new() }));
+        let known =
+            STATE.with_borrow(|state| state.known.filter(|known| known.ledger == *ledger && known.chain == chain));
+        let head = log.head(ledger, chain, known.map_or(0, |known| known.seq))?;
+        STATE.with_borrow_mut(|state| state.owned = Some(Owned { ledger: *ledger, chain, head, saved: Vec::new() }));
     }
     let level = xact::subtransaction();
     STATE.with_borrow_mut(|state| {
@@ -259,9 +272,13 @@ fn lock_chain() -> u32 {
 }
 
 /// The transaction is over, or prepared: chain and head are not this backend's any more.
-pub(crate) fn end_of_transaction() {
+pub(crate) fn end_of_transaction(committed: bool) {
     STATE.with_borrow_mut(|state| {
-        state.owned = None;
+        if let Some(Owned { ledger, chain, head, .. }) = state.owned.take()
+            && committed
+        {
+            state.known = Some(Known { ledger, chain, seq: head.seq });
+        }
         state.made_live = false;
     });
 }

@@ -11,7 +11,7 @@ use crate::pg::datum;
 use crate::pg::memory::Scratch;
 use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
-use crate::pg::scan::{Direction, Equal, Row, TableScan, Visible, by_index};
+use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
 use crate::pg::tuple::{self, Writer};
 use crate::registry::Objects;
@@ -148,22 +148,21 @@ impl Log {
     }
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.
-    pub(crate) fn head(&self, ledger: &Uuid, chain: u32) -> Result<Head, Error> {
+    ///
+    /// `known` is the place of an entry that was there before, or 0: what lies before it need not be looked at, which is cheaper.
+    pub(crate) fn head(&self, ledger: &Uuid, chain: u32, known: u64) -> Result<Head, Error> {
         let index = self.index()?;
-        let conditions = [
-            Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) },
-            Equal {
-                number: column::CHAIN as i16 + 1,
-                function: pg_sys::F_INT4EQ,
-                value: pg_sys::Datum::from(chain as i32),
-            },
-        ];
+        let conditions = [of_ledger(ledger), of_chain(chain as i32), of_seq(Comparison::AtLeast, known as i64)];
         let mut head = Ok(Head::GENESIS);
         by_index(&self.relation, &index, Visible::Now, &conditions, Direction::Backward, |row| {
             head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
             false
         });
-        head
+        match head {
+            // The known entry is gone. Going on from what is left does not hide that: its successors elsewhere, or the tables, will tell.
+            Ok(Head { seq: 0, .. }) if known > 0 => self.head(ledger, chain, 0),
+            head => head,
+        }
     }
 
     /// The highest id of the whole log, 0 when it is empty. Reads the table from end to end.
@@ -222,8 +221,7 @@ impl Log {
         let index = self.index()?;
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let conditions =
-            [Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) }];
+        let conditions = [of_ledger(ledger)];
         let mut result = Ok(());
         by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
             result = scratch.within(|| visit(&entries, row));
@@ -243,11 +241,7 @@ impl Log {
     ) -> Result<Option<R>, Error> {
         let index = self.index()?;
         let entries = Entries::new();
-        let conditions = [
-            Equal { number: column::LEDGER as i16 + 1, function: pg_sys::F_UUID_EQ, value: datum::from_uuid(ledger) },
-            Equal { number: column::CHAIN as i16 + 1, function: pg_sys::F_INT4EQ, value: pg_sys::Datum::from(chain) },
-            Equal { number: column::SEQ as i16 + 1, function: pg_sys::F_INT8EQ, value: pg_sys::Datum::from(seq) },
-        ];
+        let conditions = [of_ledger(ledger), of_chain(chain), of_seq(Comparison::Equal, seq)];
         let mut read = Some(read);
         let mut found = None;
         by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
@@ -256,6 +250,32 @@ impl Log {
         });
         Ok(found)
     }
+}
+
+fn of_ledger(ledger: &Uuid) -> Condition {
+    Condition {
+        number: column::LEDGER as i16 + 1,
+        comparison: Comparison::Equal,
+        function: pg_sys::F_UUID_EQ,
+        value: datum::from_uuid(ledger),
+    }
+}
+
+fn of_chain(chain: i32) -> Condition {
+    Condition {
+        number: column::CHAIN as i16 + 1,
+        comparison: Comparison::Equal,
+        function: pg_sys::F_INT4EQ,
+        value: pg_sys::Datum::from(chain),
+    }
+}
+
+fn of_seq(comparison: Comparison, seq: i64) -> Condition {
+    let function = match comparison {
+        Comparison::Equal => pg_sys::F_INT8EQ,
+        Comparison::AtLeast => pg_sys::F_INT8GE,
+    };
+    Condition { number: column::SEQ as i16 + 1, comparison, function, value: pg_sys::Datum::from(seq) }
 }
 
 fn read_head(row: &Row<'_>) -> Result<Head, String> {

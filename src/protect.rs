@@ -89,7 +89,10 @@ struct Wish {
 fn protect(call: &Call) -> Result<i64, Error> {
     let oid: pg_sys::Oid = call.argument(0).ok_or(Error::NullArgument { argument: "relation" })?;
     let exclude: Vec<Option<String>> = call.argument(1).ok_or(Error::NullArgument { argument: "exclude" })?;
-    let exclude = exclude.into_iter().collect::<Option<_>>().ok_or(Error::NullArgument { argument: "exclude" })?;
+    let mut exclude: Vec<String> =
+        exclude.into_iter().collect::<Option<_>>().ok_or(Error::NullArgument { argument: "exclude" })?;
+    exclude.sort_unstable();
+    exclude.dedup();
     let images: String = call.argument(2).ok_or(Error::NullArgument { argument: "images" })?;
     let full_images = registry::is_full(&images).ok_or(Error::BadImages { images })?;
     let baseline = call.argument(3).ok_or(Error::NullArgument { argument: "baseline" })?;

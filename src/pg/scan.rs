@@ -205,12 +205,20 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// A condition `column = value` on a leading column of a btree index.
+/// How a column compares with the value of a condition.
 #[derive(Clone, Copy)]
-pub(crate) struct Equal {
+pub(crate) enum Comparison {
+    Equal = pg_sys::BTEqualStrategyNumber as isize,
+    AtLeast = pg_sys::BTGreaterEqualStrategyNumber as isize,
+}
+
+/// A condition on a column of a btree index.
+#[derive(Clone, Copy)]
+pub(crate) struct Condition {
     /// Number of the table's column, from 1 (the scan itself finds its place in the index).
     pub(crate) number: i16,
-    /// The type's own equality function, such as `F_INT4EQ`.
+    pub(crate) comparison: Comparison,
+    /// The type's own function for the comparison, such as `F_INT4EQ`.
     pub(crate) function: u32,
     pub(crate) value: pg_sys::Datum,
 }
@@ -220,7 +228,7 @@ pub(crate) fn by_index(
     table: &Relation,
     index: &Relation,
     visible: Visible,
-    conditions: &[Equal],
+    conditions: &[Condition],
     direction: Direction,
     mut visit: impl FnMut(&Row<'_>) -> bool,
 ) {
@@ -228,12 +236,12 @@ pub(crate) fn by_index(
         .iter()
         .map(|condition| {
             let mut key = pg_sys::ScanKeyData::default();
-            // SAFETY: the key is ours; the function is a builtin equality of the index column's type.
+            // SAFETY: the key is ours; the function is a builtin comparison of the index column's type.
             unsafe {
                 pg_sys::ScanKeyInit(
                     &mut key,
                     condition.number,
-                    pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+                    condition.comparison as pg_sys::StrategyNumber,
                     pg_sys::Oid::from(condition.function),
                     condition.value,
                 );

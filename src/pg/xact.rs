@@ -39,7 +39,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     use pg_sys::XactEvent::*;
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
-        chain::end_of_transaction();
+        chain::end_of_transaction(event == XACT_EVENT_COMMIT);
         session_cache::end_of_transaction();
     }
 }
