@@ -98,11 +98,15 @@ CREATE TABLE audit.registry (
   baseline boolean NOT NULL,
   exclude text[] NOT NULL,
   exclude_numbers smallint[] NOT NULL,
+  columns text[] NOT NULL,
+  types text[] NOT NULL,
+  key text[] NOT NULL,
   CONSTRAINT registry_pkey PRIMARY KEY (relation)
 );
 COMMENT ON TABLE audit.registry IS 'Protected tables, as the triggers see them; audit.verify() holds it against the log. Use the view audit.protected.';
 COMMENT ON COLUMN audit.registry.known_as IS 'Object id of the table in the log: after a restore, until the first write, that of the former database.';
 COMMENT ON COLUMN audit.registry.protect_id IS 'Id of its PROTECT entry.';
 COMMENT ON COLUMN audit.registry.is_root IS 'Whether it was named in audit.protect(), not reached through a parent.';
+COMMENT ON COLUMN audit.registry.columns IS 'Recorded columns since its PROTECT entry; their types are in types, the primary key is in key.';
 REVOKE ALL ON TABLE audit.registry FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.registry', '');

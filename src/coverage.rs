@@ -13,6 +13,7 @@ use crate::pg::scan::Visible;
 use crate::pg::trigger::{GUARD_ROW_KIND, GUARD_STATEMENT_KIND, ROW_KIND, TRUNCATE_KIND};
 use crate::protect::{ProtectDetails, ROW_TRIGGER, TRUNCATE_TRIGGER};
 use crate::registry::{self, Objects, Registration};
+use crate::render::Table;
 
 /// What one trigger of ours is, compared with what it must be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,7 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
         covered.push(oid);
         let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
         check_registration(table, oid, registration, sink);
-        check_table(objects, table, oid, sink);
+        check_table(objects, table, oid, registration, sink);
     }
     for oid in &covered {
         check_children(*oid, &covered, sink);
@@ -183,7 +184,21 @@ fn check_registration(
     }
 }
 
-fn check_table(objects: &Objects, table: &Protected, oid: pg_sys::Oid, sink: &mut impl FnMut(Finding)) {
+/// Whether a table has the columns and the key that its PROTECT entry names.
+pub(crate) fn has_agreed_shape(table: &Protected, registration: Option<&Registration>, relation: &Relation) -> bool {
+    let Some(details) = &table.details else { return false };
+    let exclude =
+        registration.map_or_else(|| details.exclude.clone(), |registration| registration.excluded_today(relation));
+    Table::new(relation, &exclude, false).shape() == details.shape
+}
+
+fn check_table(
+    objects: &Objects,
+    table: &Protected,
+    oid: pg_sys::Oid,
+    registration: Option<&Registration>,
+    sink: &mut impl FnMut(Finding),
+) {
     let here = finding(table.display());
     let Some(relation) = Relation::try_open(oid, Lock::AccessShare) else {
         sink(Finding {
@@ -212,6 +227,13 @@ fn check_table(objects: &Objects, table: &Protected, oid: pg_sys::Oid, sink: &mu
                 relation.persistence()
             ),
             hint: "An unlogged table is emptied by a crash without a trace.".into(),
+            ..here.clone()
+        });
+    }
+    if !has_agreed_shape(table, registration, &relation) {
+        sink(Finding {
+            detail: "the columns or the primary key of the table are not those that it was protected with".into(),
+            hint: "They were changed with the event trigger \"audit_ddl\" switched off; the rows were not compared. Use audit.unprotect() and audit.protect() to begin anew with a baseline.".into(),
             ..here.clone()
         });
     }

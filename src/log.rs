@@ -333,7 +333,8 @@ impl Entries {
         Place { chain: row.int4(column::CHAIN), seq: row.int8(column::SEQ), id: row.int8(column::ID) }
     }
 
-    /// The row's place in its chain, also where other columns cannot be read; `None` when it has no valid place.
+    /// The row's place in its chain, also where other columns cannot be read; `None` when it has no valid place. In place of a stored hash that is none stands the computed
+    /// one, in place of such a `prev` the genesis: a wrong length is no less a change than a wrong value, and no more.
     pub(crate) fn link(&self, row: &Row<'_>) -> Option<Link> {
         let number = |index: usize| row.int8(index).and_then(|value| u64::try_from(value).ok());
         let hash = |index: usize| row.bytes(index).and_then(|bytes| Hash::try_from(bytes).ok());
@@ -341,8 +342,11 @@ impl Entries {
             ledger: row.uuid(column::LEDGER)?,
             chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok())?,
             seq: number(column::SEQ)?,
-            prev: hash(column::PREV)?,
-            hash: hash(column::HASH)?,
+            prev: hash(column::PREV).unwrap_or(Hash::GENESIS),
+            hash: match hash(column::HASH) {
+                Some(hash) => hash,
+                None => self.entry(row).ok()?.hash_with(&mut Vec::new()),
+            },
             id: number(column::ID)?,
             at: row.int8(column::AT).and_then(session::to_timestamp),
         })
@@ -374,8 +378,13 @@ impl Entries {
         })
     }
 
-    /// The row as an entry, or which column cannot be one's.
+    /// The row as an entry with its stored hash, or which column cannot be one's.
     pub(crate) fn read<'a>(&self, row: &Row<'a>) -> Result<Stored<'a>, &'static str> {
+        let hash = row.bytes(column::HASH).and_then(|bytes| Hash::try_from(bytes).ok()).ok_or("hash")?;
+        Ok(Stored { entry: self.entry(row)?, hash })
+    }
+
+    fn entry<'a>(&self, row: &Row<'a>) -> Result<Entry<'a>, &'static str> {
         let number =
             |index: usize, name: &'static str| row.int8(index).and_then(|value| u64::try_from(value).ok()).ok_or(name);
         let hash = |index: usize, name: &'static str| {
@@ -390,7 +399,7 @@ impl Entries {
             (Some(oid), Some(schema), Some(name)) => Some(Table { oid: oid.to_u32(), schema, name }),
             _ => None,
         };
-        let entry = Entry {
+        Ok(Entry {
             ledger: row.uuid(column::LEDGER).ok_or("ledger")?,
             chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok()).ok_or("chain")?,
             seq: number(column::SEQ, "seq")?,
@@ -412,7 +421,6 @@ impl Entries {
                 client: row.output(column::CLIENT_ADDR, &self.inet),
             },
             context: row.text(column::CONTEXT),
-        };
-        Ok(Stored { entry, hash: hash(column::HASH, "hash")? })
+        })
     }
 }

@@ -16,6 +16,7 @@ use crate::pg::scan::{TableScan, Visible};
 use crate::pg::trigger::{self, ROW_KIND, TRUNCATE_KIND};
 use crate::pg::{compat, memory::Scratch, session, xact};
 use crate::registry::{self, Objects, Registration, images};
+use crate::render::{Shape, Table};
 use crate::session_cache::{self, display_name};
 
 sql_function!(audit_protect, pg_finfo_audit_protect, protect);
@@ -35,6 +36,8 @@ pub(crate) struct ProtectDetails {
     pub(crate) images: String,
     pub(crate) exclude: Vec<String>,
     pub(crate) baseline: bool,
+    #[serde(flatten)]
+    pub(crate) shape: Shape,
 }
 
 impl ProtectDetails {
@@ -44,6 +47,7 @@ impl ProtectDetails {
             images: images(registration.full_images).to_owned(),
             exclude: registration.exclude.clone(),
             baseline: registration.baseline,
+            shape: registration.shape.clone(),
         }
     }
 }
@@ -138,35 +142,49 @@ fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Re
         trigger::create(oid, TRUNCATE_TRIGGER, objects.truncate_function, TRUNCATE_KIND);
     }
     xact::next_command();
-    let table = Relation::open(oid, Lock::Held);
-    let columns = table.column_names();
-    let number_of = |name: &String| columns.iter().find(|(_, other)| other == name).map_or(0, |(number, _)| *number);
+    let relation = Relation::open(oid, Lock::Held);
     let mut registration = Registration {
         relation: oid,
         known_as: oid,
-        kind: table.kind(),
+        kind: relation.kind(),
         protect_id: 0,
         is_root,
         full_images: wish.full_images,
         baseline: wish.baseline,
-        exclude_numbers: wish.exclude.iter().map(number_of).collect(),
+        exclude_numbers: column_numbers(&relation, &wish.exclude),
         exclude: wish.exclude.clone(),
+        shape: Table::new(&relation, &wish.exclude, wish.full_images).shape(),
     };
-    let details = json(&ProtectDetails::of(&registration))?;
     let mut recorder = Recorder::open(objects)?;
-    let (schema, name) = (table.schema(), table.name());
-    registration.protect_id =
-        recorder.record(&Event::of_table(Operation::Protect, table_of(oid, &schema, &name), Some(&details)))?;
-    registry::add(objects, &[registration])?;
+    registration.protect_id = record_protect(&relation, &registration, &mut recorder)?;
+    registry::add(objects, std::slice::from_ref(&registration))?;
     xact::next_command();
-    if wish.baseline && table.kind() == 'r' {
-        record_baseline(objects, &table, &mut recorder)?;
-    }
-    Ok(())
+    record_baseline(objects, &relation, &registration, &mut recorder)
 }
 
-/// Records all rows of a table as they are.
-fn record_baseline(objects: &Objects, relation: &Relation, recorder: &mut Recorder<'_>) -> Result<(), Error> {
+fn column_numbers(relation: &Relation, names: &[String]) -> Vec<i16> {
+    let columns = relation.column_names();
+    let number_of = |name| columns.iter().find(|(_, other)| other == name).map_or(0, |(number, _)| *number);
+    names.iter().map(number_of).collect()
+}
+
+fn record_protect(relation: &Relation, registration: &Registration, recorder: &mut Recorder<'_>) -> Result<i64, Error> {
+    let details = json(&ProtectDetails::of(registration))?;
+    let (schema, name) = (relation.schema(), relation.name());
+    let table = table_of(relation.oid(), &schema, &name);
+    recorder.record(&Event::of_table(Operation::Protect, table, Some(&details)))
+}
+
+/// Records all rows of a table as they are, if it is a table with rows that is to have a baseline.
+fn record_baseline(
+    objects: &Objects,
+    relation: &Relation,
+    registration: &Registration,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), Error> {
+    if !registration.baseline || registration.kind != 'r' {
+        return Ok(());
+    }
     let table = protected_table(objects, relation)?;
     let (mut key, mut new) = (Vec::new(), Vec::new());
     let scratch = Scratch::new();
@@ -237,7 +255,8 @@ fn protecting_parent(all: &[Registration], oid: pg_sys::Oid) -> Option<pg_sys::O
     relation::ancestors(oid).into_iter().find(is_registered)
 }
 
-/// Event trigger `audit_ddl`, at the end of each DDL command: new partitions and children of protected tables are protected at once.
+/// Event trigger `audit_ddl`, at the end of each DDL command: new partitions and children of protected tables are protected at once, and tables whose columns or key changed
+/// begin anew with a baseline.
 ///
 /// Runs with the rights of whoever runs the DDL, who owns the new table; what it writes to our tables it writes below SQL.
 fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
@@ -248,6 +267,7 @@ fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
         cover(&objects)?;
+        follow_columns(&objects)?;
     }
     Ok(trigger::event_trigger_answer())
 }
@@ -273,6 +293,45 @@ fn cover(objects: &Objects) -> Result<(), Error> {
             drop((child, parent));
             attach(objects, *member, &wish, false)?;
         }
+    }
+    Ok(())
+}
+
+/// Lets the log begin anew with each protected table whose recorded columns, types or primary key this command has changed: a PROTECT entry with the new
+/// columns, and a new baseline. What the rows said before and what they say now could not be compared column by column.
+fn follow_columns(objects: &Objects) -> Result<(), Error> {
+    let touched = session_cache::take_touched();
+    // A restore makes tables step by step, after the registry; it ends with what was dumped.
+    if touched.is_empty() || !registry::is_live(objects)? {
+        return Ok(());
+    }
+    for registration in registry::all(objects, Visible::Now)? {
+        if !touched.has(registration.relation) {
+            continue;
+        }
+        let Some(relation) = Relation::try_open(registration.relation, Lock::Held) else { continue };
+        // What others have changed was theirs to follow.
+        if !relation.is_locked_by_me() {
+            continue;
+        }
+        let exclude = registration.excluded_today(&relation);
+        let shape = Table::new(&relation, &exclude, registration.full_images).shape();
+        if shape == registration.shape {
+            continue;
+        }
+        let mut registration = Registration {
+            known_as: registration.relation,
+            exclude_numbers: column_numbers(&relation, &exclude),
+            exclude,
+            shape,
+            ..registration
+        };
+        let mut recorder = Recorder::open(objects)?;
+        registration.protect_id = record_protect(&relation, &registration, &mut recorder)?;
+        registry::replace(objects, &registration)?;
+        session_cache::relation_changed(registration.relation);
+        xact::next_command();
+        record_baseline(objects, &relation, &registration, &mut recorder)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{Row, TableScan, Visible};
 use crate::pg::session;
 use crate::pg::tuple::{Fate, Writer, rewrite};
+use crate::render::Shape;
 
 /// Schema of all objects of the extension.
 pub(crate) const SCHEMA: &CStr = c"audit";
@@ -121,9 +122,11 @@ pub(crate) struct Registration {
     pub(crate) exclude: Vec<String>,
     /// Column numbers of `exclude`, so that a renamed column stays excluded.
     pub(crate) exclude_numbers: Vec<i16>,
+    /// What is recorded since its PROTECT entry.
+    pub(crate) shape: Shape,
 }
 
-const REGISTRY_TYPES: [pg_sys::Oid; 9] = [
+const REGISTRY_TYPES: [pg_sys::Oid; 12] = [
     pg_sys::REGCLASSOID,
     pg_sys::OIDOID,
     pg_sys::CHAROID,
@@ -133,6 +136,9 @@ const REGISTRY_TYPES: [pg_sys::Oid; 9] = [
     pg_sys::BOOLOID,
     pg_sys::TEXTARRAYOID,
     pg_sys::INT2ARRAYOID,
+    pg_sys::TEXTARRAYOID,
+    pg_sys::TEXTARRAYOID,
+    pg_sys::TEXTARRAYOID,
 ];
 
 impl Registration {
@@ -147,6 +153,7 @@ impl Registration {
             baseline: row.boolean(6)?,
             exclude: row.array(7)?,
             exclude_numbers: row.array(8)?,
+            shape: Shape { columns: row.array(9)?, types: row.array(10)?, key: row.array(11)? },
         })
     }
 
@@ -161,6 +168,9 @@ impl Registration {
             self.baseline.into_datum(),
             self.exclude.clone().into_datum(),
             self.exclude_numbers.clone().into_datum(),
+            self.shape.columns.clone().into_datum(),
+            self.shape.types.clone().into_datum(),
+            self.shape.key.clone().into_datum(),
         ]
     }
 
@@ -231,6 +241,16 @@ pub(crate) fn add(objects: &Objects, registrations: &[Registration]) -> Result<(
     for registration in registrations {
         writer.insert(&registration.row());
     }
+    Ok(())
+}
+
+/// Puts another registration in the place of that of the same table.
+pub(crate) fn replace(objects: &Objects, registration: &Registration) -> Result<(), Error> {
+    let table = open(objects.registry, Lock::RowExclusive, &REGISTRY_TYPES)?;
+    rewrite(&table, |row| match row.oid(0) {
+        Some(oid) if oid == registration.relation => Fate::Replace(registration.row()),
+        _ => Fate::Keep,
+    });
     Ok(())
 }
 

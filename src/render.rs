@@ -4,6 +4,7 @@
 //! functions of types, which are written in C.
 
 use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
 
 use audit_ledger::json::{push_json_value, push_string};
 
@@ -29,6 +30,18 @@ pub(crate) struct Table {
     depends: Depends,
     /// Caches of the output functions.
     _home: Scratch,
+}
+
+/// Names and types of the recorded columns of a table, and the columns of its primary key. Where it changes, the entries before and after cannot be
+/// compared column by column.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    #[serde(default)]
+    pub(crate) columns: Vec<String>,
+    #[serde(default)]
+    pub(crate) types: Vec<String>,
+    #[serde(default)]
+    pub(crate) key: Vec<String>,
 }
 
 struct Encoded {
@@ -94,6 +107,15 @@ impl Table {
     /// Names of the recorded columns.
     pub(crate) fn column_names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|encoded| encoded.column.name.as_str())
+    }
+
+    /// What is recorded: names and types of the columns, and the primary key.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            columns: self.column_names().map(str::to_owned).collect(),
+            types: self.columns.iter().map(|encoded| encoded.column.type_name()).collect(),
+            key: self.key.iter().map(|index| self.columns[*index].column.name.clone()).collect(),
+        }
     }
 
     /// Fixes what the texts of the columns depend on while the result lives.

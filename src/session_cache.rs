@@ -16,7 +16,9 @@ use crate::registry::Objects;
 use crate::render::Table;
 
 thread_local! {
-    static STALE: RefCell<Stale> = const { RefCell::new(Stale { relations: Vec::new(), all: false }) };
+    static STALE: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
+    /// The same, since the last DDL command of this transaction.
+    static TOUCHED: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
     static OBJECTS: RefCell<Option<Rc<Objects>>> = const { RefCell::new(None) };
     /// Never dropped by the end of the process: that comes after the server has put away what the tables hold.
     static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };
@@ -27,30 +29,51 @@ thread_local! {
     static LIVE: Cell<Option<uuid::Uuid>> = const { Cell::new(None) };
 }
 
-struct Stale {
+/// Relations noted as changed.
+pub(crate) struct Notes {
     relations: Vec<pg_sys::Oid>,
     all: bool,
 }
 
-/// Beyond so many notes it is cheaper to drop everything.
-const MAX_NOTES: usize = 256;
+impl Notes {
+    const NONE: Notes = Notes { relations: Vec::new(), all: false };
+    /// Beyond so many notes it is cheaper to take everything as changed.
+    const MOST: usize = 256;
+
+    fn add(&mut self, oid: pg_sys::Oid) {
+        if oid == pg_sys::InvalidOid || self.relations.len() >= Notes::MOST {
+            self.all = true;
+            self.relations.clear();
+        } else if !self.all && self.relations.last() != Some(&oid) {
+            self.relations.push(oid);
+        }
+    }
+
+    /// Whether nothing was noted.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.all && self.relations.is_empty()
+    }
+
+    /// Whether a relation may have changed.
+    pub(crate) fn has(&self, oid: pg_sys::Oid) -> bool {
+        self.all || self.relations.contains(&oid)
+    }
+}
 
 /// Notes that a relation has changed; with an invalid object id, that any may have.
 pub(crate) fn relation_changed(oid: pg_sys::Oid) {
-    STALE.with_borrow_mut(|stale| {
-        if oid == pg_sys::InvalidOid || stale.relations.len() >= MAX_NOTES {
-            stale.all = true;
-            stale.relations.clear();
-        } else if !stale.all {
-            stale.relations.push(oid);
-        }
-    });
+    STALE.with_borrow_mut(|stale| stale.add(oid));
+    TOUCHED.with_borrow_mut(|touched| touched.add(oid));
+}
+
+/// The relations that may have changed since this was last asked in this transaction.
+pub(crate) fn take_touched() -> Notes {
+    TOUCHED.with_borrow_mut(|touched| std::mem::replace(touched, Notes::NONE))
 }
 
 /// Drops what was noted as changed.
 fn refresh() {
-    let (all, relations) =
-        STALE.with_borrow_mut(|stale| (std::mem::take(&mut stale.all), std::mem::take(&mut stale.relations)));
+    let Notes { relations, all } = STALE.with_borrow_mut(|stale| std::mem::replace(stale, Notes::NONE));
     if all {
         forget_all();
         return;
@@ -145,6 +168,7 @@ fn client() -> Option<Rc<session::ClientAddress>> {
 /// Forgets what may differ in the next transaction.
 pub(crate) fn end_of_transaction() {
     ACTOR.set(None);
+    drop(take_touched());
 }
 
 /// Schema and name for messages: `schema.table`, or the object id of a relation that is gone.

@@ -253,6 +253,10 @@ fn candidate(
         outcome.passed_over.push(format!("{} not compared, for want of the right to read it", table.display()));
         return None;
     }
+    if !coverage::has_agreed_shape(table, registration, &relation) {
+        outcome.passed_over.push(format!("{} not compared, as its columns changed", table.display()));
+        return None;
+    }
     let excluded =
         registration.map_or_else(|| details.exclude.clone(), |registration| registration.excluded_today(&relation));
     let table = Table::new(&relation, &excluded, details.images == "full");

@@ -121,6 +121,13 @@ impl Relation {
         }
     }
 
+    /// Whether this transaction holds a lock on the relation that keeps its definition from changing.
+    pub(crate) fn is_locked_by_me(&self) -> bool {
+        let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: the relation is open; looks at the locks of this process only.
+        unsafe { pg_sys::CheckRelationLockedByMe(self.ptr, lock, true) }
+    }
+
     /// Whether the relation is a partition.
     pub(crate) fn is_partition(&self) -> bool {
         self.class().relispartition
@@ -145,6 +152,7 @@ impl Relation {
                 base_type: base_type(attribute.atttypid),
                 by_value: attribute.attbyval,
                 length: attribute.attlen,
+                modifier: attribute.atttypmod,
             })
             .collect()
     }
@@ -237,6 +245,20 @@ pub(crate) struct Column {
     pub(crate) base_type: pg_sys::Oid,
     pub(crate) by_value: bool,
     pub(crate) length: i16,
+    modifier: i32,
+}
+
+impl Column {
+    /// The type as SQL writes it, with its schema unless it is in `pg_catalog`.
+    ///
+    /// The length of a varchar is left out: changing it changes no value.
+    pub(crate) fn type_name(&self) -> String {
+        let modifier = if self.type_oid == pg_sys::VARCHAROID { -1 } else { self.modifier };
+        let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+        // SAFETY: a catalog look-up that gives a C string in the current context.
+        unsafe { owned(pg_sys::format_type_extended(self.type_oid, modifier, flags as pg_sys::bits16)) }
+            .unwrap_or_default()
+    }
 }
 
 /// A trigger as the server will fire it.
