@@ -297,8 +297,8 @@ fn cover(objects: &Objects) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets the log begin anew with each protected table whose recorded columns, types or primary key this command has changed: a PROTECT entry with the new
-/// columns, and a new baseline. What the rows said before and what they say now could not be compared column by column.
+/// Lets the log begin anew with each protected table whose recorded columns, types or primary key, or the names of whose excluded columns, this
+/// command has changed: a PROTECT entry with the new columns, and a new baseline. What the rows said before and what they say now could not be compared column by column.
 fn follow_columns(objects: &Objects) -> Result<(), Error> {
     let touched = session_cache::take_touched();
     // A restore makes tables step by step, after the registry; it ends with what was dumped.
@@ -309,14 +309,14 @@ fn follow_columns(objects: &Objects) -> Result<(), Error> {
         if !touched.has(registration.relation) {
             continue;
         }
-        let Some(relation) = Relation::try_open(registration.relation, Lock::Held) else { continue };
         // What others have changed was theirs to follow.
+        let Some(relation) = Relation::try_open_at_once(registration.relation) else { continue };
         if !relation.is_locked_by_me() {
             continue;
         }
         let exclude = registration.excluded_today(&relation);
         let shape = Table::new(&relation, &exclude, registration.full_images).shape();
-        if shape == registration.shape {
+        if shape == registration.shape && exclude == registration.exclude {
             continue;
         }
         let mut registration = Registration {

@@ -111,6 +111,7 @@ impl Table {
 
     /// What is recorded: names and types of the columns, and the primary key.
     pub(crate) fn shape(&self) -> Shape {
+        let _pinned = Pinned::new(Depends::Settings);
         Shape {
             columns: self.column_names().map(str::to_owned).collect(),
             types: self.columns.iter().map(|encoded| encoded.column.type_name()).collect(),

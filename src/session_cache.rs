@@ -17,8 +17,8 @@ use crate::render::Table;
 
 thread_local! {
     static STALE: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
-    /// The same, since the last DDL command of this transaction.
-    static TOUCHED: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
+    /// The same, since the last DDL command of this transaction. What came before the library was loaded is not known: anything may have changed.
+    static TOUCHED: RefCell<Notes> = const { RefCell::new(Notes { relations: Vec::new(), all: true }) };
     static OBJECTS: RefCell<Option<Rc<Objects>>> = const { RefCell::new(None) };
     /// Never dropped by the end of the process: that comes after the server has put away what the tables hold.
     static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };

@@ -39,6 +39,13 @@ impl Relation {
         (!ptr.is_null()).then(|| Relation { ptr, close: true })
     }
 
+    /// Opens a relation for reading if it exists and nobody else is changing its definition; never waits.
+    pub(crate) fn try_open_at_once(oid: pg_sys::Oid) -> Option<Relation> {
+        // SAFETY: by value; locks to the end of the transaction or not at all.
+        let locked = unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
+        if locked { Relation::try_open(oid, Lock::Held) } else { None }
+    }
+
     /// A relation that somebody else keeps open.
     ///
     /// # Safety
@@ -249,15 +256,14 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// The type as SQL writes it, with its schema unless it is in `pg_catalog`.
+    /// The type as SQL writes it.
     ///
-    /// The length of a varchar is left out: changing it changes no value.
+    /// Asked for under pinned settings it names the schema unless that is `pg_catalog`. The length of a varchar is left out: changing it changes no value.
     pub(crate) fn type_name(&self) -> String {
         let modifier = if self.type_oid == pg_sys::VARCHAROID { -1 } else { self.modifier };
-        let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+        let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN as pg_sys::bits16;
         // SAFETY: a catalog look-up that gives a C string in the current context.
-        unsafe { owned(pg_sys::format_type_extended(self.type_oid, modifier, flags as pg_sys::bits16)) }
-            .unwrap_or_default()
+        unsafe { owned(pg_sys::format_type_extended(self.type_oid, modifier, flags)) }.unwrap_or_default()
     }
 }
 
