@@ -233,7 +233,7 @@ fn check_table(
     if !has_agreed_shape(table, registration, &relation) {
         sink(Finding {
             detail: "the columns or the primary key of the table are not those that it was protected with".into(),
-            hint: "They were changed with the event trigger \"audit_ddl\" switched off; the rows were not compared. Use audit.unprotect() and audit.protect() to begin anew with a baseline.".into(),
+            hint: "They were changed with the event trigger \"audit_ddl\" switched off, or between a restore and the first write; the rows were not compared. Use audit.unprotect() and audit.protect() to begin anew with a baseline.".into(),
             ..here.clone()
         });
     }

@@ -46,6 +46,12 @@ pub(crate) enum Error {
         relation: String,
         column: String,
     },
+    /// A DDL command of an owner that leaves a protected table without its triggers.
+    WouldEndRecording {
+        relation: String,
+        trigger: String,
+        state: &'static str,
+    },
     ExcludedKey {
         relation: String,
         column: String,
@@ -145,6 +151,12 @@ impl Error {
                 format!("table \"{relation}\" is protected through \"{parent}\""),
                 None,
                 Some(format!("Unprotect \"{parent}\", or detach \"{relation}\" from it first.")),
+            ),
+            WouldEndRecording { relation, trigger, state } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot end the recording of changes of table \"{relation}\""),
+                Some(format!("After this command its trigger \"{trigger}\" would be {state}.")),
+                some("A superuser may end the protection with audit.unprotect()."),
             ),
             NoSuchColumn { relation, column } => (
                 ERRCODE_UNDEFINED_COLUMN,

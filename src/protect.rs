@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{baseline_row, protected_table};
 use crate::chain::{self, Event, Recorder, table_of};
+use crate::coverage::{self, TriggerState};
 use crate::error::Error;
 use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
 use crate::pg::lock::{self, Target};
@@ -255,8 +256,8 @@ fn protecting_parent(all: &[Registration], oid: pg_sys::Oid) -> Option<pg_sys::O
     relation::ancestors(oid).into_iter().find(is_registered)
 }
 
-/// Event trigger `audit_ddl`, at the end of each DDL command: new partitions and children of protected tables are protected at once, and tables whose columns or key changed
-/// begin anew with a baseline.
+/// Event trigger `audit_ddl`, at the end of each DDL command: new partitions and children of protected tables are protected at once, tables whose columns or key changed
+/// begin anew with a baseline, and an owner who would end the recording is refused.
 ///
 /// Runs with the rights of whoever runs the DDL, who owns the new table; what it writes to our tables it writes below SQL.
 fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
@@ -314,6 +315,7 @@ fn follow_columns(objects: &Objects) -> Result<(), Error> {
         if !relation.is_locked_by_me() {
             continue;
         }
+        check_recording(objects, &registration, &relation)?;
         let exclude = registration.excluded_today(&relation);
         let shape = Table::new(&relation, &exclude, registration.full_images).shape();
         if shape == registration.shape && exclude == registration.exclude {
@@ -332,6 +334,26 @@ fn follow_columns(objects: &Objects) -> Result<(), Error> {
         session_cache::relation_changed(registration.relation);
         xact::next_command();
         record_baseline(objects, &relation, &registration, &mut recorder)?;
+    }
+    Ok(())
+}
+
+/// Refuses a command of an owner that has switched off, changed or dropped a trigger of ours. A superuser may: verification reports it.
+fn check_recording(objects: &Objects, registration: &Registration, relation: &Relation) -> Result<(), Error> {
+    // PostgreSQL takes the row trigger away from a partition that is detached; verification reports that, too.
+    let is_detached = !registration.is_root && !relation.is_partition();
+    if session::is_superuser() || is_detached {
+        return Ok(());
+    }
+    let (row, truncate) = coverage::table_states(objects, relation);
+    for (state, trigger) in [(row, ROW_TRIGGER), (truncate, TRUNCATE_TRIGGER)] {
+        if state != TriggerState::Ok {
+            return Err(Error::WouldEndRecording {
+                relation: display_name(relation.oid()),
+                trigger: trigger.to_string_lossy().into_owned(),
+                state: state.as_str(),
+            });
+        }
     }
     Ok(())
 }
