@@ -118,6 +118,13 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
             });
         }
     }
+    if registry::ledgers(objects)? > 1 {
+        sink(Finding {
+            detail: "the table names more than one ledger".into(),
+            hint: "The table was changed: new entries may have gone to another ledger than before.".into(),
+            ..finding("audit.ledger".into())
+        });
+    }
     checked += check_guards(objects, sink);
     checked += check_functions(objects, sink);
     checked += check_event_trigger(sink);

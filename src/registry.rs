@@ -76,6 +76,17 @@ pub(crate) fn ledger(objects: &Objects, visible: Visible) -> Result<Option<Uuid>
     Ok(scan.next(1).and_then(|row| row.uuid(0)))
 }
 
+/// How many rows name a ledger: one, unless somebody added another.
+pub(crate) fn ledgers(objects: &Objects) -> Result<usize, Error> {
+    let table = open(objects.ledger, Lock::AccessShare, &LEDGER_TYPES)?;
+    let mut scan = TableScan::new(&table, Visible::Statement);
+    let mut ledgers = 0;
+    while scan.next(1).is_some() {
+        ledgers += 1;
+    }
+    Ok(ledgers)
+}
+
 /// Makes a new ledger. The caller holds the lock of the ledger and knows that there is none.
 pub(crate) fn create_ledger(objects: &Objects) -> Result<Uuid, Error> {
     let table = open(objects.ledger, Lock::RowExclusive, &LEDGER_TYPES)?;
