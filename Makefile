@@ -7,7 +7,7 @@ ALL = 15 16 17 18
 SERVER = /tmp/audit-server-$(shell id -u)-$(PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo server server-stop test test-all test-core check fmt bench setup clean
+.PHONY: help demo server server-stop test test-all test-core check fmt install bench setup clean
 .NOTPARALLEL:
 
 help: ## print this list
@@ -42,6 +42,9 @@ check: ## check format and lints
 
 fmt: ## format the Rust code
 	@cargo fmt --all
+
+install: ## build and install into the system's PostgreSQL, or that of PG_CONFIG=...
+	@scripts/install $(PG) $(PG_CONFIG)
 
 bench: ## measure what auditing costs and print it as ratios
 	@AUDIT_BINDIR=$$(scripts/tree $(PG)) && export AUDIT_BINDIR && bench/run
