@@ -7,7 +7,7 @@ use audit_ledger::Operation;
 
 use crate::chain::{Event, Recorder, table_of};
 use crate::error::Error;
-use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
+use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::relation::Relation;
 use crate::pg::trigger::{self, Firing, RowBuffer};
 use crate::protect::{ROW_TRIGGER, TRUNCATE_TRIGGER};
@@ -15,14 +15,11 @@ use crate::registry::{self, Objects};
 use crate::render::Table;
 use crate::{session_cache, settings};
 
-sql_function!(audit_row, pg_finfo_audit_row, row_change);
-sql_function!(audit_truncate, pg_finfo_audit_truncate, truncation);
-
 /// `audit.audit_row()`: records the row change that the trigger was fired for.
 ///
 /// EXECUTE belongs to PUBLIC, because whoever creates a partition has the trigger cloned with his rights; so the function itself refuses every call that the
 /// extension did not set up.
-fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
+pub(crate) fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_row";
     let firing = firing(call, NAME, ROW_TRIGGER)?;
     if !firing.is_row_level() || !firing.is_after() {
@@ -47,7 +44,7 @@ fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
 }
 
 /// `audit.audit_truncate()`: records that the table was emptied.
-fn truncation(call: &Call) -> Result<TriggerAnswer, Error> {
+pub(crate) fn truncation(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_truncate";
     let firing = firing(call, NAME, TRUNCATE_TRIGGER)?;
     if firing.is_row_level() || !firing.is_after() || firing.event() != trigger::Event::Truncate {

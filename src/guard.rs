@@ -9,7 +9,7 @@
 use crate::chain::hash_of;
 use crate::error::Error;
 use crate::log::Entries;
-use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
+use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::relation::Relation;
 use crate::pg::scan::Visible;
 use crate::pg::session;
@@ -17,10 +17,8 @@ use crate::pg::trigger::{Event, Firing, RowBuffer};
 use crate::registry::{self, Objects};
 use crate::session_cache;
 
-sql_function!(audit_guard, pg_finfo_audit_guard, guard);
-
 /// `audit.audit_guard()`: refuses, or lets a row of a restore pass.
-fn guard(call: &Call) -> Result<TriggerAnswer, Error> {
+pub(crate) fn guard(call: &Call) -> Result<TriggerAnswer, Error> {
     let firing = Firing::new(call).ok_or(Error::TriggerProtocol {
         function: "audit.audit_guard",
         why: "was not called by the trigger manager",

@@ -19,7 +19,7 @@
 //! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
 //! | `pg` | safe wrappers of the server, the only unsafe code |
 
-#![deny(ffi_unwind_calls)]
+#![deny(ffi_unwind_calls, unsafe_code)]
 #![warn(missing_docs)]
 
 mod capture;
@@ -29,6 +29,7 @@ mod error;
 mod guard;
 mod history;
 mod log;
+#[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
 mod pg;
 mod protect;
 mod registry;

@@ -10,7 +10,7 @@ use crate::capture::{baseline_row, protected_table};
 use crate::chain::{self, Event, Recorder, table_of};
 use crate::coverage::{self, TriggerState};
 use crate::error::Error;
-use crate::pg::fmgr::{Call, TriggerAnswer, sql_function};
+use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::lock::{self, Target};
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{TableScan, Visible};
@@ -19,10 +19,6 @@ use crate::pg::{compat, memory::Scratch, session, xact};
 use crate::registry::{self, Objects, Registration, images};
 use crate::render::{Shape, Table};
 use crate::session_cache::{self, display_name};
-
-sql_function!(audit_protect, pg_finfo_audit_protect, protect);
-sql_function!(audit_unprotect, pg_finfo_audit_unprotect, unprotect);
-sql_function!(audit_cover, pg_finfo_audit_cover, cover_new_tables);
 
 /// Name of the trigger that records row changes. Triggers of one event fire in the order of their names; an earlier one may change the row again, which is why
 /// entries carry the number of the command.
@@ -91,7 +87,7 @@ struct Wish {
 }
 
 /// `audit.protect(relation, exclude, images, baseline)`: gives the number of tables put under protection.
-fn protect(call: &Call) -> Result<i64, Error> {
+pub(crate) fn protect(call: &Call) -> Result<i64, Error> {
     let oid: pg_sys::Oid = call.argument(0).ok_or(Error::NullArgument { argument: "relation" })?;
     let exclude: Vec<Option<String>> = call.argument(1).ok_or(Error::NullArgument { argument: "exclude" })?;
     let mut exclude: Vec<String> =
@@ -201,7 +197,7 @@ fn record_baseline(
 /// `audit.unprotect(relation, reason)`: gives the number of tables taken out of protection.
 ///
 /// A table that was dropped is named by its object id: `audit.unprotect(16400, 'dropped with release 7')`.
-fn unprotect(call: &Call) -> Result<i64, Error> {
+pub(crate) fn unprotect(call: &Call) -> Result<i64, Error> {
     let oid: pg_sys::Oid = call.argument(0).ok_or(Error::NullArgument { argument: "relation" })?;
     let reason: String = call.argument(1).ok_or(Error::NullArgument { argument: "reason" })?;
     if reason.trim().is_empty() {
@@ -260,7 +256,7 @@ fn protecting_parent(all: &[Registration], oid: pg_sys::Oid) -> Option<pg_sys::O
 /// begin anew with a baseline, and an owner who would end the recording is refused.
 ///
 /// Runs with the rights of whoever runs the DDL, who owns the new table; what it writes to our tables it writes below SQL.
-fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
+pub(crate) fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
     const NAME: &str = "audit.audit_cover";
     if !trigger::is_event_trigger(call) {
         return Err(Error::TriggerProtocol { function: NAME, why: "was not called by the event trigger manager" });

@@ -1,8 +1,10 @@
 //! Settings, each named `audit.<noun>`.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::CString;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::pg::setting;
 
 static CHAINS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static RECORD_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -40,23 +42,13 @@ pub(crate) fn define() {
         GucContext::Userset,
         GucFlags::UNIT_S,
     );
-    // SAFETY: the check hook has the signature of a string setting's and lives as long as the library.
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            c"audit.context",
-            c"Who makes a change and why, as the service says: a JSON object that is recorded with each entry.",
-            c"Empty, the default: nothing is recorded. A claim of the client, not checked by the server.",
-            &CONTEXT,
-            GucContext::Userset,
-            GucFlags::default(),
-            Some(check_context),
-            None,
-            None,
-        );
-    }
-    // A misspelt setting of ours is an error from here on.
-    // SAFETY: a C string that is copied.
-    unsafe { pg_sys::MarkGUCPrefixReserved(c"audit".as_ptr()) }
+    setting::define_checked_text(
+        c"audit.context",
+        c"Who makes a change and why, as the service says: a JSON object that is recorded with each entry.",
+        c"Empty, the default: nothing is recorded. A claim of the client, not checked by the server.",
+        &CONTEXT,
+    );
+    setting::reserve_prefix(c"audit");
 }
 
 /// How many chains writers share; `None`: each has its own.
@@ -86,30 +78,11 @@ pub(crate) fn context() -> Option<String> {
     String::from_utf8(line).ok()
 }
 
-/// Refuses what is not a JSON object, when the setting is made and not when a change is to be recorded.
-#[pg_guard]
-unsafe extern "C-unwind" fn check_context(
-    value: *mut *mut c_char,
-    _extra: *mut *mut c_void,
-    _source: pg_sys::GucSource::Type,
-) -> bool {
-    // SAFETY: the server passes a pointer to a C string or to null.
-    let text = unsafe {
-        if (*value).is_null() {
-            return true;
-        }
-        CStr::from_ptr(*value)
-    };
-    let problem = match text.to_str() {
-        Ok(text) if text.trim_ascii().is_empty() => return true,
-        Ok(text) => match audit_ledger::json::validate_object(text.trim_ascii()) {
-            Ok(()) => return true,
-            Err(error) => error.to_string(),
-        },
-        Err(_) => "it is not valid UTF-8".to_owned(),
-    };
-    let detail = CString::new(format!("It must be a JSON object, but {problem}.")).unwrap_or_default();
-    // SAFETY: the server frees nothing here; it copies the text with the error, from a context that outlives the check.
-    unsafe { pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(detail.as_ptr()) };
-    false
+/// What is wrong with a text as a context, when the setting is made and not only when a change is to be recorded.
+pub(crate) fn check_context(text: &str) -> Result<(), String> {
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return Ok(());
+    }
+    audit_ledger::json::validate_object(text).map_err(|error| format!("It must be a JSON object, but {error}."))
 }

@@ -20,7 +20,7 @@ use crate::error::{self, Error};
 use crate::history::{History, Landmark, Protected};
 use crate::log::{Log, Place};
 use crate::pg::attempt::attempt;
-use crate::pg::fmgr::{Call, sql_function};
+use crate::pg::fmgr::Call;
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{TableScan, Visible};
@@ -29,11 +29,8 @@ use crate::registry::{self, Objects};
 use crate::render::Table;
 use crate::{session_cache, settings};
 
-sql_function!(audit_verify, pg_finfo_audit_verify, verify);
-sql_function!(audit_findings, pg_finfo_audit_findings, findings);
-
 /// `audit.verify(checkpoint, tables, since_seal)`: one row per aspect, always the same.
-fn verify(call: &Call) -> Result<(), Error> {
+pub(crate) fn verify(call: &Call) -> Result<(), Error> {
     let tables = arguments(call)?;
     let mut rows = call.rows();
     let mut counts = Counts::new();
@@ -53,7 +50,7 @@ fn verify(call: &Call) -> Result<(), Error> {
 }
 
 /// `audit.findings(checkpoint, tables, since_seal)`: one row per fault; none means that nothing is wrong.
-fn findings(call: &Call) -> Result<(), Error> {
+pub(crate) fn findings(call: &Call) -> Result<(), Error> {
     let tables = arguments(call)?;
     let mut rows = call.rows();
     run(tables, &mut |finding| {

@@ -6,18 +6,14 @@ use pgrx::IntoDatum;
 use crate::coverage;
 use crate::error::Error;
 use crate::log::Log;
-use crate::pg::fmgr::{Call, sql_function};
+use crate::pg::fmgr::Call;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::Visible;
 use crate::registry;
 use crate::session_cache;
 
-sql_function!(audit_line, pg_finfo_audit_line, line);
-sql_function!(audit_export, pg_finfo_audit_export, export);
-sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, trigger_states);
-
 /// `audit.line(chain, seq)`: the text that was hashed; NULL when there is no such entry.
-fn line(call: &Call) -> Result<Option<String>, Error> {
+pub(crate) fn line(call: &Call) -> Result<Option<String>, Error> {
     let chain = call.argument(0).ok_or(Error::NullArgument { argument: "chain" })?;
     let seq = call.argument(1).ok_or(Error::NullArgument { argument: "seq" })?;
     let objects = session_cache::objects()?;
@@ -33,7 +29,7 @@ fn line(call: &Call) -> Result<Option<String>, Error> {
 }
 
 /// `audit.export(since_id)`: hash and line of each entry of this ledger with a greater id, in the order of chain and seq.
-fn export(call: &Call) -> Result<(), Error> {
+pub(crate) fn export(call: &Call) -> Result<(), Error> {
     let since: i64 = call.argument(0).ok_or(Error::NullArgument { argument: "since_id" })?;
     let objects = session_cache::objects()?;
     let mut rows = call.rows();
@@ -57,7 +53,7 @@ fn export(call: &Call) -> Result<(), Error> {
 }
 
 /// `audit.trigger_states()`: for the view `audit.protected`, the state of the triggers of each registered table.
-fn trigger_states(call: &Call) -> Result<(), Error> {
+pub(crate) fn trigger_states(call: &Call) -> Result<(), Error> {
     let objects = session_cache::objects()?;
     let mut rows = call.rows();
     for registration in registry::all(&objects, Visible::Statement)? {

@@ -18,6 +18,8 @@ pub(crate) mod relation;
 pub(crate) mod scan;
 mod server;
 pub(crate) mod session;
+pub(crate) mod setting;
+mod symbols;
 pub(crate) mod trigger;
 pub(crate) mod tuple;
 pub(crate) mod xact;
