@@ -89,6 +89,7 @@ fn refresh() {
 }
 
 fn forget_all() {
+    crate::log::close();
     let tables = TABLES.with(|tables| tables.take());
     let objects = OBJECTS.take();
     LIVE.set(None);
