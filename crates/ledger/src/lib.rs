@@ -1,4 +1,4 @@
-//! The ledger: entries, their hashes, their chains, and the engine that verifies them.
+//! The ledger: entries, their hashes, their chains, the tree over them, and the engine that verifies them.
 //!
 //! The extension writes and verifies with this crate, and the offline program `audit-verify` verifies with it, so the two
 //! cannot disagree. The bytes are those of `docs/format.md`. The crate knows nothing of PostgreSQL, files, clocks or random
@@ -13,23 +13,48 @@
 //! | [`verify`] | content, form and links of a whole log in one pass |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
 //! | [`finding`] | what a verification returns |
+//! | [`tree`] | the Merkle tree over all entries |
+//! | [`proof`] | that an entry is in a tree, that one tree continues another |
+//! | [`tile`] | the stored form of a tree |
+//! | [`note`] | signed texts, and the keys |
+//! | [`checkpoint`] | the head of a tree as a signed text |
+//! | [`cosignature`] | signatures of witnesses under a checkpoint |
+//! | [`tlog_proof`] | an inclusion proof with its checkpoint in one file |
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod checkpoint;
+pub mod cosignature;
 pub mod entry;
 pub mod finding;
 pub mod hash;
 pub mod json;
 pub mod links;
+pub mod note;
+pub mod proof;
 pub mod reconcile;
+mod text;
+pub mod tile;
+pub mod tlog_proof;
+pub mod tree;
 pub mod verify;
 
+pub use checkpoint::{Checkpoint, CheckpointError, OpenedCheckpoint};
+pub use cosignature::{Cosignature, WitnessSignerKey, WitnessVerifierKey};
 pub use entry::{Actor, DecodeError, Entry, FormError, Operation, Table, Timestamp};
 pub use finding::{Counts, Finding, Kind};
 pub use hash::{Hash, ParseHashError};
 pub use json::JsonError;
 pub use links::{Head, Link, Links};
+pub use note::{KeyError, KeyId, Note, NoteError, NoteVerifier, Opened, Signature, SignerKey, VerifierKey};
+pub use proof::{
+    BuildError, ConsistencyProof, HashReader, InclusionProof, ProofError, build_consistency_proof,
+    build_inclusion_proof, verify_consistency, verify_inclusion,
+};
 pub use reconcile::{Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
+pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
+pub use tlog_proof::{TlogProof, TlogProofError};
+pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};
 pub use uuid::Uuid;
 pub use verify::{LogVerifier, Stored, Summary};

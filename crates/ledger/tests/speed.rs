@@ -1,9 +1,15 @@
 //! How long an entry takes. Run with
 //! `cargo test --release -p audit-ledger --test speed -- --ignored --nocapture --test-threads 1`.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Instant;
 
-use audit_ledger::{Actor, Entry, Hash, Link, Links, LogVerifier, RowSums, Sign, Stored, Table, Timestamp, Uuid};
+use audit_ledger::{
+    Actor, Checkpoint, CompactRange, Entry, Hash, LeafHash, LeafIndex, Link, Links, LogVerifier, NodeHash, RowSums,
+    Sign, SignerKey, Stored, Table, TileId, TileReader, TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid,
+    WholeTile, build_consistency_proof, build_inclusion_proof, verify_inclusion,
+};
 
 const TIMES: u64 = 2_000_000;
 
@@ -126,4 +132,97 @@ fn elements_are_added() {
         })
         .unwrap();
     });
+}
+
+/// Tiles in memory, each with its root.
+#[derive(Default)]
+struct Tiles {
+    whole: BTreeMap<TileId, WholeTile>,
+    leaves: Vec<NodeHash>,
+    read: usize,
+}
+
+impl TileSource for Tiles {
+    type Error = Infallible;
+
+    fn read_tiles(&mut self, tiles: &[TileSlice]) -> Result<Vec<Vec<NodeHash>>, Infallible> {
+        self.read += tiles.len();
+        let read = |tile: &TileSlice| {
+            let (id, width) = (tile.id(), usize::from(tile.width()));
+            match self.whole.get(&id) {
+                Some(whole) => whole.hashes[..width].to_vec(),
+                None if id.level() == 0 => self.leaves[id.index() as usize * 256..][..width].to_vec(),
+                None => (0..width as u64)
+                    .map(|i| self.whole[&TileId::new(id.level() - 1, id.index() * 256 + i).unwrap()].root)
+                    .collect(),
+            }
+        };
+        Ok(tiles.iter().map(read).collect())
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn tree_is_built_and_proves() {
+    let mut tiles = Tiles::default();
+    let mut writer = TileWriter::new();
+    measure("append_to_tiles", |time| {
+        let leaf = LeafHash::of_entry(&Hash::from([time as u8; 32]));
+        tiles.leaves.push(leaf.into());
+        writer.append(leaf, |tile| drop(tiles.whole.insert(tile.id, tile))).unwrap();
+    });
+    let mut range = CompactRange::new();
+    measure("append_to_range", |time| {
+        range.append(LeafHash::of_entry(&Hash::from([time as u8; 32]))).unwrap();
+    });
+    let head = writer.head();
+    assert_eq!(head, range.head());
+    let start = Instant::now();
+    TileWriter::resume(&head, &mut tiles).unwrap();
+    println!("resume: {:.0} us", start.elapsed().as_micros());
+    let times = 2000;
+    tiles.read = 0;
+    let start = Instant::now();
+    let mut proofs = Vec::new();
+    for i in 0..times {
+        let index = LeafIndex::new(i * 997 % head.size.get()).unwrap();
+        let mut reader = TileReader::new(head.size, &mut tiles);
+        proofs.push(build_inclusion_proof(index, head.size, &mut reader).unwrap());
+    }
+    let micros = start.elapsed().as_micros() as f64 / times as f64;
+    println!("build_inclusion_proof: {micros:.0} us, {} tiles", tiles.read as u64 / times);
+    let start = Instant::now();
+    for proof in &proofs {
+        let leaf = LeafHash::of_entry(&Hash::from([proof.index().get() as u8; 32]));
+        verify_inclusion(proof, &leaf, &head).unwrap();
+    }
+    println!("verify_inclusion: {:.1} us", start.elapsed().as_micros() as f64 / times as f64);
+    tiles.read = 0;
+    let start = Instant::now();
+    for i in 1..=times {
+        let mut reader = TileReader::new(head.size, &mut tiles);
+        let old = TreeSize::new(i * 991).unwrap();
+        std::hint::black_box(build_consistency_proof(old, head.size, &mut reader).unwrap());
+    }
+    let micros = start.elapsed().as_micros() as f64 / times as f64;
+    println!("build_consistency_proof: {micros:.0} us, {} tiles", tiles.read as u64 / times);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn checkpoint_is_signed_and_opened() {
+    let key = SignerKey::from_seed("example.com/log", &[1; 32]).unwrap();
+    let checkpoint = Checkpoint::new("example.com/log", CompactRange::new().head()).unwrap();
+    let times = 10_000;
+    let start = Instant::now();
+    for _ in 0..times {
+        std::hint::black_box(checkpoint.sign(&[&key]).unwrap());
+    }
+    println!("sign: {:.0} us", start.elapsed().as_micros() as f64 / f64::from(times));
+    let note = checkpoint.sign(&[&key]).unwrap();
+    let start = Instant::now();
+    for _ in 0..times {
+        Checkpoint::open(&note, "example.com/log", &key.verifier(), &[]).unwrap();
+    }
+    println!("open: {:.0} us", start.elapsed().as_micros() as f64 / f64::from(times));
 }
