@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::log::{Head, Log};
 use crate::pg::lock::{self, Target};
+use crate::pg::relation::Lock;
 use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
 use crate::protect;
@@ -48,7 +49,7 @@ pub(crate) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// Opens the log and makes sure that this transaction owns a chain.
     pub(crate) fn open(objects: &'a Objects) -> Result<Recorder<'a>, Error> {
-        let log = Log::open_to_append(objects)?;
+        let log = Log::open(objects, Lock::RowExclusive)?;
         let ledger = match session_cache::live_ledger() {
             Some(ledger) => ledger,
             None => registry::ledger(objects, Visible::Now)?.ok_or(Error::NoLedger)?,
@@ -93,7 +94,7 @@ impl<'a> Recorder<'a> {
             context: borrow(&context),
         };
         let hash = entry.hash_with(&mut self.line);
-        self.log.append(&entry, hash, stored_at, actor.client.as_deref())?;
+        self.log.append(&entry, hash, stored_at, actor.client.as_deref());
         advance(Head { seq: head.seq + 1, id: id as u64, hash });
         Ok(id)
     }

@@ -1,8 +1,6 @@
 //! Where entries live: the table `audit.log`. The only file that knows its columns.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::rc::Rc;
 
 use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
@@ -15,7 +13,7 @@ use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{self, Appender};
+use crate::pg::tuple::{self, Writer};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -85,71 +83,19 @@ impl Head {
 
 /// The table, open.
 pub(crate) struct Log {
-    table: Open,
+    relation: Relation,
     pkey: Option<pg_sys::Oid>,
     sequence: pg_sys::Oid,
 }
 
-enum Open {
-    ToRead(Relation),
-    ToAppend(Rc<Appender>),
-}
-
-thread_local! {
-    /// The table as this transaction keeps it open for appending.
-    static KEPT: RefCell<Option<Rc<Appender>>> = const { RefCell::new(None) };
-}
-
-/// Closes what is kept open: before the transaction ends, and when the table may have got another index.
-pub(crate) fn close() {
-    drop(KEPT.take());
-}
-
-/// Forgets what was kept open by a transaction that was rolled back.
-pub(crate) fn forget() {
-    if let Some(appender) = KEPT.take().and_then(Rc::into_inner) {
-        appender.forget();
-    }
-}
-
 impl Log {
-    /// Opens the table to read it.
-    pub(crate) fn open(objects: &Objects) -> Result<Log, Error> {
-        Log::checked(objects, Open::ToRead(Relation::open(objects.log, Lock::AccessShare)))
-    }
-
-    /// Opens the table to append to it, once for a transaction.
-    pub(crate) fn open_to_append(objects: &Objects) -> Result<Log, Error> {
-        let kept = KEPT.with_borrow(Clone::clone);
-        if let Some(appender) = kept {
-            return Ok(Log::of(objects, Open::ToAppend(appender)));
+    /// Opens the table. `lock` is AccessShare to read, RowExclusive to append.
+    pub(crate) fn open(objects: &Objects, lock: Lock) -> Result<Log, Error> {
+        let relation = Relation::open(objects.log, lock);
+        if !relation.has_types(&TYPES) {
+            return Err(Error::NotInstalled);
         }
-        let appender = Rc::new(Appender::open(objects.log));
-        KEPT.set(Some(appender.clone()));
-        Log::checked(objects, Open::ToAppend(appender))
-    }
-
-    fn checked(objects: &Objects, table: Open) -> Result<Log, Error> {
-        let log = Log::of(objects, table);
-        if log.relation().has_types(&TYPES) { Ok(log) } else { Err(Error::NotInstalled) }
-    }
-
-    fn of(objects: &Objects, table: Open) -> Log {
-        Log { table, pkey: objects.log_pkey, sequence: objects.log_id_seq }
-    }
-
-    fn relation(&self) -> &Relation {
-        match &self.table {
-            Open::ToRead(relation) => relation,
-            Open::ToAppend(appender) => appender.relation(),
-        }
-    }
-
-    fn appender(&self) -> Result<&Appender, Error> {
-        match &self.table {
-            Open::ToRead(_) => Err(Error::Damaged { what: "the log is open for reading".into() }),
-            Open::ToAppend(appender) => Ok(appender),
-        }
+        Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
     }
 
     /// The index of the primary key. Only reading the log from end to end does without.
@@ -171,7 +117,7 @@ impl Log {
         hash: Hash,
         at: pg_sys::TimestampTz,
         client: Option<&ClientAddress>,
-    ) -> Result<(), Error> {
+    ) {
         let text = |value: &Option<Cow<'_, str>>| value.as_ref().map(|value| datum::from_bytes(value.as_bytes()));
         let number = |value: u64| (value as i64).into_datum();
         let table = entry.table.as_ref();
@@ -198,8 +144,7 @@ impl Log {
         row[column::CONTEXT] = text(&entry.context);
         row[column::PREV] = Some(datum::from_bytes(entry.prev.as_bytes()));
         row[column::HASH] = Some(datum::from_bytes(hash.as_bytes()));
-        self.appender()?.insert(&row);
-        Ok(())
+        Writer::new(&self.relation).insert(&row);
     }
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.
@@ -209,7 +154,7 @@ impl Log {
         let index = self.index()?;
         let conditions = [of_ledger(ledger), of_chain(chain as i32), of_seq(Comparison::AtLeast, known as i64)];
         let mut head = Ok(Head::GENESIS);
-        by_index(self.relation(), &index, Visible::Now, &conditions, Direction::Backward, |row| {
+        by_index(&self.relation, &index, Visible::Now, &conditions, Direction::Backward, |row| {
             head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
             false
         });
@@ -222,7 +167,7 @@ impl Log {
 
     /// The highest id of the whole log, 0 when it is empty. Reads the table from end to end.
     pub(crate) fn highest_id(&self) -> i64 {
-        let mut scan = TableScan::new(self.relation(), Visible::Now);
+        let mut scan = TableScan::new(&self.relation, Visible::Now);
         let mut highest = 0;
         while let Some(row) = scan.next(1) {
             highest = highest.max(row.int8(column::ID).unwrap_or(0));
@@ -251,7 +196,7 @@ impl Log {
     ) -> Result<(), Error> {
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let mut scan = TableScan::new(self.relation(), Visible::Statement);
+        let mut scan = TableScan::new(&self.relation, Visible::Statement);
         while let Some(row) = scan.next(columns) {
             scratch.within(|| visit(&entries, &row))?;
             scratch.reset();
@@ -278,7 +223,7 @@ impl Log {
         let scratch = Scratch::new();
         let conditions = [of_ledger(ledger)];
         let mut result = Ok(());
-        by_index(self.relation(), &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
             result = scratch.within(|| visit(&entries, row));
             scratch.reset();
             result.is_ok()
@@ -299,7 +244,7 @@ impl Log {
         let conditions = [of_ledger(ledger), of_chain(chain), of_seq(Comparison::Equal, seq)];
         let mut read = Some(read);
         let mut found = None;
-        by_index(self.relation(), &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
             found = read.take().map(|read| read(&entries, row));
             false
         });

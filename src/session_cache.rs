@@ -89,7 +89,6 @@ fn refresh() {
 }
 
 fn forget_all() {
-    crate::log::close();
     let tables = TABLES.with(|tables| tables.take());
     let objects = OBJECTS.take();
     LIVE.set(None);

@@ -50,27 +50,6 @@ pub(crate) fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Lets indexes release what they keep from one insertion to the next: a BRIN index keeps a page pinned, which must not outlive the statement.
-///
-/// PostgreSQL 17 made BRIN do so (commit c1ec02be).
-///
-/// # Safety
-/// `indexes` is open.
-pub(crate) unsafe fn end_of_insert(indexes: pg_sys::CatalogIndexState) {
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
-    // SAFETY: both arrays have ri_NumIndices elements while the indexes are open.
-    unsafe {
-        for index in 0..(*indexes).ri_NumIndices as usize {
-            pg_sys::index_insert_cleanup(
-                *(*indexes).ri_IndexRelationDescs.add(index),
-                *(*indexes).ri_IndexRelationInfo.add(index),
-            );
-        }
-    }
-    #[cfg(any(feature = "pg15", feature = "pg16"))]
-    let _ = indexes;
-}
-
 /// Whether a column is a virtual generated one, which holds no value (PostgreSQL 18).
 pub(crate) fn is_virtual(attribute: &pg_sys::FormData_pg_attribute) -> bool {
     attribute.attgenerated as u8 == b'v'

@@ -2,15 +2,11 @@
 //!
 //! No privilege, rule, trigger, default or policy takes part, so nobody needs a right on our tables and nobody can get in between.
 
-use std::mem::ManuallyDrop;
-
 use pgrx::pg_sys;
 
-use super::compat;
-use super::relation::{Lock, Relation};
+use super::relation::Relation;
 use super::scan::Row;
 use super::server;
-use super::xact::TransactionScope;
 
 /// A table opened for writing together with its indexes.
 pub(crate) struct Writer<'a> {
@@ -27,79 +23,27 @@ impl<'a> Writer<'a> {
 
     /// Inserts a row and its index entries; a duplicate key is an error.
     pub(crate) fn insert(&self, values: &[Option<pg_sys::Datum>]) {
-        let tuple = form(self.relation, values);
+        let tuple = self.form(values);
         // SAFETY: the tuple was formed for this relation; it is copied into the table.
         unsafe {
             pg_sys::CatalogTupleInsertWithInfo(self.relation.as_ptr(), tuple, self.indexes);
             pg_sys::heap_freetuple(tuple);
         }
     }
-}
 
-fn form(relation: &Relation, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
-    assert_eq!(values.len(), relation.width(), "row width of the table");
-    let mut datums: Vec<_> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
-    let mut nulls: Vec<_> = values.iter().map(Option::is_none).collect();
-    // SAFETY: both arrays have natts elements of the columns' types.
-    unsafe { pg_sys::heap_form_tuple(relation.desc(), datums.as_mut_ptr(), nulls.as_mut_ptr()) }
+    fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
+        assert_eq!(values.len(), self.relation.width(), "row width of the table");
+        let mut datums: Vec<_> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
+        let mut nulls: Vec<_> = values.iter().map(Option::is_none).collect();
+        // SAFETY: both arrays have natts elements of the columns' types.
+        unsafe { pg_sys::heap_form_tuple(self.relation.desc(), datums.as_mut_ptr(), nulls.as_mut_ptr()) }
+    }
 }
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
         // SAFETY: opened in `new`, closed once; the relation is still open.
         unsafe { pg_sys::CatalogCloseIndexes(self.indexes) }
-    }
-}
-
-/// A table and its indexes, kept open for appending to the end of the transaction: opening them for each row would cost as much as writing it.
-///
-/// Opened for the transaction as a whole, so that it outlives savepoints. The owner closes it (drops it) before the transaction ends, or forgets it when the transaction was rolled back,
-/// as the server has closed it then.
-pub(crate) struct Appender {
-    relation: ManuallyDrop<Relation>,
-    indexes: pg_sys::CatalogIndexState,
-}
-
-impl Drop for Appender {
-    fn drop(&mut self) {
-        let _scope = TransactionScope::enter();
-        // SAFETY: both were opened in `open` and are closed once, the indexes first.
-        unsafe {
-            pg_sys::CatalogCloseIndexes(self.indexes);
-            ManuallyDrop::drop(&mut self.relation);
-        }
-    }
-}
-
-impl Appender {
-    /// Opens a table with ROW EXCLUSIVE, and its indexes, which must have neither expressions nor predicates.
-    pub(crate) fn open(oid: pg_sys::Oid) -> Appender {
-        let _scope = TransactionScope::enter();
-        let relation = Relation::open(oid, Lock::RowExclusive);
-        // SAFETY: the relation is open; what is allocated lives as long as the transaction.
-        let indexes = unsafe { pg_sys::CatalogOpenIndexes(relation.as_ptr()) };
-        Appender { relation: ManuallyDrop::new(relation), indexes }
-    }
-
-    /// The table.
-    pub(crate) fn relation(&self) -> &Relation {
-        &self.relation
-    }
-
-    /// Inserts a row and its index entries; a duplicate key is an error.
-    pub(crate) fn insert(&self, values: &[Option<pg_sys::Datum>]) {
-        let tuple = form(&self.relation, values);
-        // SAFETY: the tuple was formed for this relation; it is copied into the table.
-        unsafe {
-            pg_sys::CatalogTupleInsertWithInfo(self.relation.as_ptr(), tuple, self.indexes);
-            compat::end_of_insert(self.indexes);
-            pg_sys::heap_freetuple(tuple);
-        }
-    }
-
-    /// After a rollback: the server has closed everything.
-    pub(crate) fn forget(self) {
-        std::mem::forget(self);
     }
 }
 
@@ -115,6 +59,7 @@ pub(crate) fn rewrite(relation: &Relation, mut fate: impl FnMut(&Row<'_>) -> Fat
     let width = relation.width();
     let mut values = vec![pg_sys::Datum::null(); width];
     let mut nulls = vec![true; width];
+    let writer = Writer::new(relation);
     // Changed after the scan: it sees what this transaction writes, so a replacement would come by again.
     let mut changes: Vec<(pg_sys::ItemPointerData, Option<pg_sys::HeapTuple>)> = Vec::new();
     // SAFETY: the relation is open; each tuple is valid until the next call, and its place is copied.
@@ -136,7 +81,7 @@ pub(crate) fn rewrite(relation: &Relation, mut fate: impl FnMut(&Row<'_>) -> Fat
             match fate(&Row::new(&values, &nulls)) {
                 Fate::Keep => {}
                 Fate::Delete => changes.push(((*tuple).t_self, None)),
-                Fate::Replace(row) => changes.push(((*tuple).t_self, Some(form(relation, &row)))),
+                Fate::Replace(row) => changes.push(((*tuple).t_self, Some(writer.form(&row)))),
             }
         }
     }

@@ -4,34 +4,7 @@ use core::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::{chain, log, session_cache};
-
-/// Makes the transaction as a whole the owner of what is opened, and its memory that of what is allocated, while it lives.
-pub(super) struct TransactionScope {
-    owner: pg_sys::ResourceOwner,
-    context: pg_sys::MemoryContext,
-}
-
-impl TransactionScope {
-    pub(super) fn enter() -> TransactionScope {
-        // SAFETY: both are valid inside a transaction, the only place where things are opened.
-        unsafe {
-            let owner = pg_sys::CurrentResourceOwner;
-            pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
-            TransactionScope { owner, context: pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext) }
-        }
-    }
-}
-
-impl Drop for TransactionScope {
-    fn drop(&mut self) {
-        // SAFETY: what was current before; both outlive this frame.
-        unsafe {
-            pg_sys::CurrentResourceOwner = self.owner;
-            pg_sys::MemoryContextSwitchTo(self.context);
-        }
-    }
-}
+use crate::{chain, session_cache};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -65,11 +38,6 @@ pub(crate) fn next_command() {
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
-    match event {
-        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => log::close(),
-        XACT_EVENT_ABORT => log::forget(),
-        _ => {}
-    }
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
         chain::end_of_transaction(event == XACT_EVENT_COMMIT);
         session_cache::end_of_transaction();
