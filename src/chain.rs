@@ -69,7 +69,6 @@ impl<'a> Recorder<'a> {
         let actor = session_cache::actor();
         let context = settings::context();
         let application = session::application_name();
-        let borrow = |text: &'_ Option<String>| text.as_ref().map(|text| Cow::Owned::<str>(text.clone()));
         let entry = Entry {
             ledger: self.ledger,
             chain,
@@ -88,10 +87,10 @@ impl<'a> Recorder<'a> {
                 login: actor.login.as_deref().map(Cow::Borrowed),
                 session: actor.session.as_deref().map(Cow::Borrowed),
                 user: actor.user.as_deref().map(Cow::Borrowed),
-                application: borrow(&application),
+                application: application.as_deref().map(Cow::Borrowed),
                 client: actor.client.as_ref().map(|client| Cow::Borrowed(client.text.as_str())),
             },
-            context: borrow(&context),
+            context: context.as_deref().map(Cow::Borrowed),
         };
         let hash = entry.hash_with(&mut self.line);
         self.log.append(&entry, hash, stored_at, actor.client.as_deref());

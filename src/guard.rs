@@ -6,6 +6,8 @@
 //! One door is open: a database that was restored from a dump and has not written to its ledger yet takes the rows of the dump from a superuser, and those of the
 //! log only with the hash that fits.
 
+use uuid::Uuid;
+
 use crate::chain::hash_of;
 use crate::error::Error;
 use crate::log::Entries;
@@ -56,7 +58,8 @@ fn is_admitted(objects: &Objects, relation: &Relation, firing: &Firing) -> Resul
     Ok(relation.oid() == objects.ledger || relation.oid() == objects.registry)
 }
 
-fn check_hash(relation: &Relation, firing: &Firing) -> Result<(), Error> {
+/// Refuses a row of the log whose hash does not fit; gives the ledger that the row claims to belong to.
+fn check_hash(relation: &Relation, firing: &Firing) -> Result<Uuid, Error> {
     let entries = Entries::of(relation)?;
     let mut buffer = RowBuffer::default();
     let row = firing.first(&mut buffer);
@@ -65,7 +68,7 @@ fn check_hash(relation: &Relation, firing: &Firing) -> Result<(), Error> {
         .map_err(|column| Error::Damaged { what: format!("column \"{column}\" holds no valid value") })?;
     let computed = hash_of(&stored.entry);
     if computed == stored.hash {
-        return Ok(());
+        return Ok(stored.entry.ledger);
     }
     let place = entries.place(&row);
     Err(Error::RestoredHash {
@@ -78,9 +81,6 @@ fn check_hash(relation: &Relation, firing: &Firing) -> Result<(), Error> {
 
 /// Whether a row claims to belong to this database's own ledger. Its hash must fit in any case.
 fn is_own_entry(objects: &Objects, relation: &Relation, firing: &Firing) -> Result<bool, Error> {
-    check_hash(relation, firing)?;
-    let mut buffer = RowBuffer::default();
-    let row = firing.first(&mut buffer);
-    let stored = Entries::of(relation)?.read(&row).map_err(|column| Error::Damaged { what: column.into() })?;
-    Ok(registry::ledger(objects, Visible::Now)? == Some(stored.entry.ledger))
+    let claimed = check_hash(relation, firing)?;
+    Ok(registry::ledger(objects, Visible::Now)? == Some(claimed))
 }

@@ -354,15 +354,11 @@ fn misplaced(column: &str, place: &Place) -> Finding {
 
 /// A table whose rows cannot be read is a fault of that table, and must not hide those of others.
 fn unreadable(relation: &str, message: &str) -> Finding {
-    Finding {
-        kind: Kind::Table,
-        relation: Some(relation.to_owned()),
-        chain: None,
-        seq: None,
-        id: None,
-        detail: format!("its rows could not be read: {message}"),
-        hint: "The table could not be compared with the log. Look for damage in the table or in the catalogs of its types.".into(),
-    }
+    table_fault(
+        relation,
+        format!("its rows could not be read: {message}"),
+        "The table could not be compared with the log. Look for damage in the table or in the catalogs of its types.",
+    )
 }
 
 /// Takes each live row apart and hands its elements to `add`; an error of the server becomes its message.
@@ -422,6 +418,10 @@ fn table_finding(relation: &str, table: &Table, difference: &Difference) -> Find
             "The row was changed without its triggers, or an entry of it was changed or removed.",
         ),
     };
+    table_fault(relation, detail, hint)
+}
+
+fn table_fault(relation: &str, detail: String, hint: &str) -> Finding {
     Finding {
         kind: Kind::Table,
         relation: Some(relation.to_owned()),
