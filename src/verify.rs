@@ -137,7 +137,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 
 fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
     let objects = session_cache::objects()?;
-    let log = Log::open(&objects, Lock::AccessShare)?;
+    let log = Log::open(&objects)?;
     let mut progress = Progress::new();
     let mut landmarks = landmarks(&log, &mut progress)?;
     let ledger = match registry::ledger(&objects, Visible::Statement)? {
