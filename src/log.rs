@@ -1,6 +1,8 @@
 //! Where entries live: the table `audit.log`. The only file that knows its columns.
 
 use std::borrow::{Borrow, Cow};
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 
 use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
@@ -14,7 +16,7 @@ use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{self, Formed, Writer};
+use crate::pg::tuple::{self, Formed, Slots, Writer};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -80,6 +82,12 @@ pub(crate) struct Head {
 impl Head {
     /// Before the first entry of a chain.
     pub(crate) const GENESIS: Head = Head { seq: 0, id: 0, hash: Hash::GENESIS };
+}
+
+thread_local! {
+    /// For the columns of `TYPES`, which every table has that is opened here. Never dropped by the end of the process: that comes after the server
+    /// has put its memory away.
+    static SLOTS: ManuallyDrop<RefCell<Slots>> = const { ManuallyDrop::new(RefCell::new(Slots::NONE)) };
 }
 
 /// The table, open.
@@ -169,9 +177,16 @@ impl Log {
         Formed::new(&self.relation, &row)
     }
 
-    /// Appends rows, as written by command `command` of this transaction.
-    pub(crate) fn append<T: Borrow<Formed>>(&self, rows: &[T], command: u32) {
-        Writer::new(&self.relation).insert_formed(rows, command);
+    /// Appends runs of rows, each as written by one command of this transaction.
+    pub(crate) fn append<'a, T: Borrow<Formed> + 'a>(&self, runs: impl Iterator<Item = (&'a [T], u32)>) {
+        // Taken out while the server works: after an error they are made anew.
+        let mut slots = SLOTS.with(|slots| slots.take());
+        slots.fit(&self.relation);
+        let writer = Writer::new(&self.relation);
+        for (rows, command) in runs {
+            writer.insert_formed(&mut slots, rows, command);
+        }
+        SLOTS.with(|kept| kept.replace(slots));
     }
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.

@@ -101,10 +101,13 @@ fn write(log: &Log, commands: Commands) {
     let batch = Batch::take();
     let rows = &batch.rows;
     match commands {
-        Commands::Each => rows
-            .chunk_by(|left, right| left.command == right.command)
-            .for_each(|rows| log.append(rows, rows[0].command)),
-        Commands::Last => log.append(rows, rows.iter().map(|row| row.command).max().unwrap_or(0)),
+        Commands::Each => {
+            log.append(rows.chunk_by(|left, right| left.command == right.command).map(|run| (run, run[0].command)));
+        }
+        Commands::Last => {
+            let last = rows.iter().map(|row| row.command).max().unwrap_or(0);
+            log.append(std::iter::once((rows.as_slice(), last)));
+        }
     }
     batch.written();
 }

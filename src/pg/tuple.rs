@@ -38,27 +38,20 @@ impl<'a> Writer<'a> {
 
     /// Inserts rows that were formed before, as written by command `command` of this transaction: what began before that command was over does
     /// not see them. One record of the write-ahead log serves all rows of a page. A duplicate key is an error.
-    pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, rows: &[T], command: u32) {
+    ///
+    /// `slots` must have been made for this table.
+    pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, slots: &mut Slots, rows: &[T], command: u32) {
         let scratch = Scratch::new();
         scratch.within(|| {
-            for rows in rows.chunks(MOST_AT_ONCE) {
-                self.insert_chunk(rows, command);
+            for rows in rows.chunks(Slots::MOST) {
+                self.insert_chunk(slots.hold(rows), command);
             }
         });
     }
 
-    fn insert_chunk<T: Borrow<Formed>>(&self, rows: &[T], command: u32) {
-        // SAFETY: each slot is made for the descriptor of the open relation and holds a row formed for it, which outlives the slot. Each is dropped;
-        // after an error the server drops its hold on the descriptor. heap_multi_insert notes in each slot and tuple where the row went.
+    fn insert_chunk(&self, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
+        // SAFETY: each slot holds a row formed for this table, see Slots. heap_multi_insert notes in each slot and tuple where the row went.
         unsafe {
-            let mut slots: Vec<_> = rows
-                .iter()
-                .map(|row| {
-                    let slot =
-                        pg_sys::MakeSingleTupleTableSlot(self.relation.desc(), &raw const pg_sys::TTSOpsHeapTuple);
-                    pg_sys::ExecStoreHeapTuple(row.borrow().tuple, slot, false)
-                })
-                .collect();
             pg_sys::heap_multi_insert(
                 self.relation.as_ptr(),
                 slots.as_mut_ptr(),
@@ -68,8 +61,7 @@ impl<'a> Writer<'a> {
                 std::ptr::null_mut(),
             );
             for slot in slots {
-                self.insert_index_entries(slot);
-                pg_sys::ExecDropSingleTupleTableSlot(slot);
+                self.insert_index_entries(*slot);
             }
         }
     }
@@ -114,8 +106,48 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Rows that are inserted by one call of the server.
-const MOST_AT_ONCE: usize = 512;
+/// What the server wants rows in when it inserts many at once. Kept from one transaction to the next.
+///
+/// They have a row description of their own, so that nobody counts references to that of the table.
+#[derive(Default)]
+pub(crate) struct Slots {
+    home: Option<(Scratch, pg_sys::TupleDesc)>,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+}
+
+impl Slots {
+    /// Rows that are inserted by one call of the server.
+    const MOST: usize = 256;
+
+    /// No slots; they are made when they are needed.
+    pub(crate) const NONE: Slots = Slots { home: None, slots: Vec::new() };
+
+    /// Makes them fit a table. Slots that were made for another one must not be used for it.
+    pub(crate) fn fit(&mut self, relation: &Relation) {
+        if self.home.is_none() {
+            let home = Scratch::long_lived();
+            // SAFETY: the relation is open; the copy is made in memory that lives as long as the slots.
+            let desc = home.within(|| unsafe { pg_sys::CreateTupleDescCopy(relation.desc()) });
+            self.home = Some((home, desc));
+        }
+    }
+
+    /// Puts rows into slots, until the next call.
+    fn hold<T: Borrow<Formed>>(&mut self, rows: &[T]) -> &mut [*mut pg_sys::TupleTableSlot] {
+        let (home, desc) = self.home.as_ref().expect("Slots::fit was called");
+        while self.slots.len() < rows.len() {
+            // SAFETY: description and slot live in the same memory.
+            let slot = home.within(|| unsafe { pg_sys::MakeTupleTableSlot(*desc, &raw const pg_sys::TTSOpsHeapTuple) });
+            self.slots.push(slot);
+        }
+        let slots = &mut self.slots[..rows.len()];
+        for (slot, row) in slots.iter_mut().zip(rows) {
+            // SAFETY: the row was formed for this description. The slot does not own it, and is given another one before it is looked at again.
+            unsafe { pg_sys::ExecStoreHeapTuple(row.borrow().tuple, *slot, false) };
+        }
+        slots
+    }
+}
 
 fn form(relation: &Relation, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
     assert_eq!(values.len(), relation.width(), "row width of the table");
