@@ -484,7 +484,6 @@ impl Seals {
     }
 
     /// The range that holds an entry; `None` when it is not sealed.
-    #[expect(dead_code, reason = "for proofs")]
     pub(crate) fn range_of_entry(&self, chain: u32, seq: u64) -> Result<Option<StoredRange>, Error> {
         let conditions = [chain_is(chain), number_is(range_column::LAST_SEQ, Comparison::AtLeast, seq)];
         let range = self.one_range(self.range_pkey, &conditions, Direction::Forward)?;
