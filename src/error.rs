@@ -106,6 +106,46 @@ pub(crate) enum Error {
     OutOfMemory {
         bytes: usize,
     },
+    /// Sealing where nothing can be written.
+    CannotSeal {
+        where_: &'static str,
+    },
+    /// PREPARE TRANSACTION of a transaction that has sealed.
+    PreparedSeal,
+    /// A row of a dump that the extension would not have written.
+    RestoredRow {
+        what: String,
+        why: String,
+    },
+    NothingSealed,
+    NotSealed {
+        chain: i32,
+        seq: i64,
+    },
+    NoSuchEntry {
+        chain: i32,
+        seq: i64,
+    },
+    /// A text that was handed in is not what it should be.
+    BadText {
+        argument: &'static str,
+        what: String,
+    },
+    /// A checkpoint over more entries than are sealed.
+    CheckpointAhead {
+        size: u64,
+        sealed: u64,
+    },
+    /// A checkpoint of another history.
+    CheckpointDiffers {
+        size: u64,
+        computed: String,
+        found: String,
+    },
+    /// Seals or tiles are not what was sealed.
+    TreeDamaged {
+        what: String,
+    },
     NotYet {
         argument: &'static str,
     },
@@ -216,6 +256,65 @@ impl Error {
                 Some(format!("The row says {stored}, computed was {computed}.")),
                 some("The dump was changed after it was taken, or is of another format version."),
             ),
+            CannotSeal { where_ } => (
+                ERRCODE_READ_ONLY_SQL_TRANSACTION,
+                format!("cannot seal {where_}"),
+                None,
+                some(
+                    "Seal on the primary server, in a transaction that may write; seals reach standby servers by replication.",
+                ),
+            ),
+            PreparedSeal => (
+                ERRCODE_FEATURE_NOT_SUPPORTED,
+                "cannot PREPARE a transaction that has used audit.seal()".into(),
+                some("Nobody else could seal until it is committed or rolled back."),
+                some("Call audit.seal() in a transaction of its own."),
+            ),
+            RestoredRow { what, why } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("{what} is not as it was written"),
+                Some(why.clone()),
+                some("The dump was changed after it was taken, or is of another format version."),
+            ),
+            NothingSealed => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "nothing is sealed yet".into(),
+                None,
+                some("Use audit.seal() first, and commit it."),
+            ),
+            NotSealed { chain, seq } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("entry {seq} of chain {chain} is not sealed yet"),
+                None,
+                some("Wait for the next seal, or use audit.seal() and commit it."),
+            ),
+            NoSuchEntry { chain, seq } => {
+                (ERRCODE_NO_DATA_FOUND, format!("there is no entry {seq} of chain {chain}"), None, None)
+            }
+            BadText { argument, what } => (
+                ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("invalid value for argument \"{argument}\": {what}"),
+                None,
+                None,
+            ),
+            CheckpointAhead { size, sealed } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the checkpoint is over {size} entries, but only {sealed} are sealed"),
+                None,
+                some("It is of another ledger, or this one was set back: audit.verify(checkpoint => ...) tells."),
+            ),
+            CheckpointDiffers { size, computed, found } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the ledger does not continue the checkpoint over {size} entries"),
+                Some(format!("Computed root {computed}, the checkpoint says {found}.")),
+                some("It is of another ledger, or the history was rewritten: audit.verify(checkpoint => ...) tells."),
+            ),
+            TreeDamaged { what } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("the tree of sealed entries is damaged: {what}"),
+                None,
+                some("Run audit.findings() to see what is wrong with log and seals."),
+            ),
             Damaged { what } => (
                 ERRCODE_DATA_CORRUPTED,
                 format!("could not read an entry: {what}"),
@@ -295,6 +394,11 @@ pub(crate) fn or_report<T>(result: Result<T, Error>) -> T {
             unreachable!("an error report of level ERROR does not return")
         }
     }
+}
+
+/// Tells client and server log of what needs somebody's attention, though the statement goes on.
+pub(crate) fn warning(message: String, hint: &str) {
+    ErrorReport::new(ERRCODE_WARNING, message, "audit").set_hint(hint.to_owned()).report(PgLogLevel::WARNING);
 }
 
 /// Tells the client how far a long-running function is.

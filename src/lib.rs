@@ -13,6 +13,9 @@
 //! | `registry` | ledger, incarnation, which tables are protected how |
 //! | `protect` | putting tables under protection; new partitions |
 //! | `guard` | refusing changes of the extension's own tables |
+//! | `seal` | all chains into one tree, one row of `audit.seal` at a time |
+//! | `tiles` | where that tree is stored |
+//! | `proof` | proofs of that tree |
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
@@ -33,11 +36,14 @@ mod log;
 mod pending;
 #[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
 mod pg;
+mod proof;
 mod protect;
 mod registry;
 mod render;
+mod seal;
 mod session_cache;
 mod settings;
+mod tiles;
 mod verify;
 mod views;
 

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use pgrx::{pg_guard, pg_sys};
 
 use crate::error::or_report;
-use crate::{chain, pending, session_cache};
+use crate::{chain, pending, seal, session_cache};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -37,6 +37,12 @@ pub(crate) fn used_command() -> u32 {
     unsafe { pg_sys::GetCurrentCommandId(true) }
 }
 
+/// Lets the commit of this transaction wait until it is on disk, whatever `synchronous_commit` says.
+pub(crate) fn force_durable_commit() {
+    // SAFETY: sets a flag of the running transaction.
+    unsafe { pg_sys::ForceSyncCommit() }
+}
+
 /// Makes what this command has written visible to what follows in it.
 pub(crate) fn next_command() {
     // SAFETY: called inside a transaction, outside of parallel mode.
@@ -50,10 +56,14 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
         or_report(pending::close());
     }
+    if event == XACT_EVENT_PRE_PREPARE {
+        or_report(seal::refuse_prepare());
+    }
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
         chain::end_of_transaction(event == XACT_EVENT_COMMIT);
         pending::end_of_transaction(event != XACT_EVENT_ABORT);
+        seal::end_of_transaction();
         session_cache::end_of_transaction();
     }
 }
