@@ -142,12 +142,9 @@ pub(crate) enum Error {
         computed: String,
         found: String,
     },
-    /// Seals or tiles are not what was sealed.
-    TreeDamaged {
-        what: String,
-    },
-    NotYet {
-        argument: &'static str,
+    /// No seal with this number.
+    NoSuchSeal {
+        number: i64,
     },
 }
 
@@ -355,11 +352,11 @@ impl Error {
                 Some(format!("Failed on request of size {bytes} while a row was being recorded.")),
                 None,
             ),
-            NotYet { argument } => (
-                ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("argument \"{argument}\" is not supported in this version"),
-                some("This version has chains, but no seals and no checkpoints yet."),
+            NoSuchSeal { number } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("there is no seal {number}"),
                 None,
+                some("Table \"audit.seal\" has the numbers of all seals."),
             ),
         }
     }

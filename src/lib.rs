@@ -19,6 +19,7 @@
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
+//! | `verify_seals` | seals, tree and checkpoints against the log |
 //! | `views` | lines, export, states |
 //! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
 //! | `pg` | safe wrappers of the server, the only unsafe code |
@@ -45,6 +46,7 @@ mod session_cache;
 mod settings;
 mod tiles;
 mod verify;
+mod verify_seals;
 mod views;
 
 use pgrx::prelude::*;

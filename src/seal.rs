@@ -433,19 +433,22 @@ impl Seals {
         Writer::new(&self.range).insert(&row);
     }
 
+    /// Whether seals and ranges can be found: their keys are there.
+    pub(crate) fn have_keys(&self) -> bool {
+        self.seal_pkey.is_some() && self.range_pkey.is_some() && self.leaf_key.is_some()
+    }
+
     /// The seal with the highest number.
     pub(crate) fn newest(&self) -> Result<Option<SealRow>, Error> {
         self.one_seal(&[], Direction::Backward)
     }
 
     /// The seal with this number.
-    #[expect(dead_code, reason = "for verification from a seal on")]
     pub(crate) fn by_number(&self, number: u64) -> Result<Option<SealRow>, Error> {
         self.one_seal(&[number_is(column::NUMBER, Comparison::Equal, number)], Direction::Forward)
     }
 
     /// Visits the seals from number `from` on in their order, each as far as it can be read.
-    #[expect(dead_code, reason = "for verification")]
     pub(crate) fn visit(
         &self,
         from: u64,
@@ -501,6 +504,21 @@ impl Seals {
     fn reached(&self, chain: u32) -> Result<u64, Error> {
         let range = self.one_range(self.range_pkey, &[chain_is(chain)], Direction::Backward)?;
         Ok(range.map_or(0, |stored| stored.range.last))
+    }
+
+    /// The last range of a chain that a seal up to `number` counted.
+    pub(crate) fn reached_by(&self, chain: u32, number: u64) -> Result<Option<StoredRange>, Error> {
+        let index = open_key(self.range_pkey)?;
+        let conditions = [self.of_ledger(range_column::LEDGER), chain_is(chain)];
+        let mut range = Ok(None);
+        by_index(&self.range, &index, self.visible, &conditions, Direction::Backward, |row| match read_range(row) {
+            Ok(stored) if stored.seal > number => true,
+            read => {
+                range = read.map(Some);
+                false
+            }
+        });
+        range.map_err(|column| unreadable("audit.seal_range", column))
     }
 
     fn one_seal(&self, conditions: &[Condition], direction: Direction) -> Result<Option<SealRow>, Error> {
