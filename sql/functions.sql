@@ -47,6 +47,13 @@ CREATE FUNCTION audit.export(since_id bigint DEFAULT 0)
 COMMENT ON FUNCTION audit.export(bigint) IS 'Hash and line of each entry with a greater id, in the order of chain and seq.';
 REVOKE ALL ON FUNCTION audit.export(bigint) FROM PUBLIC;
 
+-- No row: checkpoints are not signed.
+CREATE FUNCTION audit.public_key() RETURNS TABLE (vkey text, pem text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1
+  AS 'MODULE_PATHNAME', 'audit_public_key';
+COMMENT ON FUNCTION audit.public_key() IS 'The key that verifies checkpoints, for auditors: as the vkey of signed notes and as PEM.';
+REVOKE ALL ON FUNCTION audit.public_key() FROM PUBLIC;
+
 CREATE FUNCTION audit.trigger_states()
   RETURNS TABLE (relation regclass, row_trigger text, truncate_trigger text)
   LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100

@@ -109,6 +109,10 @@ pub(crate) enum Error {
     NotYet {
         argument: &'static str,
     },
+    /// The file of the signing key cannot be used. `why` says nothing of what is in it, nor where it is.
+    SigningKey {
+        why: String,
+    },
 }
 
 impl Error {
@@ -261,6 +265,14 @@ impl Error {
                 format!("argument \"{argument}\" is not supported in this version"),
                 some("This version has chains, but no seals and no checkpoints yet."),
                 None,
+            ),
+            SigningKey { why } => (
+                ERRCODE_CONFIG_FILE_ERROR,
+                "could not load the signing key".into(),
+                Some(why.clone()),
+                some(
+                    "The setting \"audit.signing_key_file\" names a file that \"openssl genpkey -algorithm ed25519\" made, and that nobody but the server may read.",
+                ),
             ),
         }
     }

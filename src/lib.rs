@@ -15,6 +15,7 @@
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
+//! | `key` | origin and signing key |
 //! | `views` | lines, export, states |
 //! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
 //! | `pg` | safe wrappers of the server, the only unsafe code |
@@ -28,6 +29,7 @@ mod coverage;
 mod error;
 mod guard;
 mod history;
+mod key;
 mod log;
 #[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
 mod pg;

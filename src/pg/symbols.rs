@@ -1,7 +1,7 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, guard, protect, verify, views};
+use crate::{capture, guard, key, protect, verify, views};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
@@ -14,3 +14,4 @@ sql_function!(audit_findings, pg_finfo_audit_findings, verify::findings);
 sql_function!(audit_line, pg_finfo_audit_line, views::line);
 sql_function!(audit_export, pg_finfo_audit_export, views::export);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);
+sql_function!(audit_public_key, pg_finfo_audit_public_key, key::public_key);
