@@ -34,6 +34,12 @@ CREATE FUNCTION audit.findings(checkpoint text DEFAULT NULL, tables boolean DEFA
 COMMENT ON FUNCTION audit.findings(text, boolean, bigint) IS 'Verifies as audit.verify() does: one row per fault.';
 REVOKE ALL ON FUNCTION audit.findings(text, boolean, bigint) FROM PUBLIC;
 
+CREATE FUNCTION audit.seal() RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_seal';
+COMMENT ON FUNCTION audit.seal() IS 'Seals all entries committed since the last seal; gives the number of the seal, NULL when there is nothing new.';
+REVOKE ALL ON FUNCTION audit.seal() FROM PUBLIC;
+
 CREATE FUNCTION audit.line(chain integer, seq bigint) RETURNS text
   LANGUAGE c STABLE PARALLEL SAFE
   AS 'MODULE_PATHNAME', 'audit_line';

@@ -38,3 +38,27 @@ ALTER TABLE audit.registry ENABLE ALWAYS TRIGGER audit_guard_row;
 CREATE TRIGGER audit_guard_statement BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.registry
   FOR EACH STATEMENT EXECUTE FUNCTION audit.audit_guard();
 ALTER TABLE audit.registry ENABLE ALWAYS TRIGGER audit_guard_statement;
+
+CREATE TRIGGER audit_guard_row BEFORE INSERT OR UPDATE OR DELETE ON audit.seal
+  FOR EACH ROW EXECUTE FUNCTION audit.audit_guard();
+ALTER TABLE audit.seal ENABLE ALWAYS TRIGGER audit_guard_row;
+-- Statements that touch no row are refused as well, and TRUNCATE has no rows.
+CREATE TRIGGER audit_guard_statement BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.seal
+  FOR EACH STATEMENT EXECUTE FUNCTION audit.audit_guard();
+ALTER TABLE audit.seal ENABLE ALWAYS TRIGGER audit_guard_statement;
+
+CREATE TRIGGER audit_guard_row BEFORE INSERT OR UPDATE OR DELETE ON audit.seal_range
+  FOR EACH ROW EXECUTE FUNCTION audit.audit_guard();
+ALTER TABLE audit.seal_range ENABLE ALWAYS TRIGGER audit_guard_row;
+-- Statements that touch no row are refused as well, and TRUNCATE has no rows.
+CREATE TRIGGER audit_guard_statement BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.seal_range
+  FOR EACH STATEMENT EXECUTE FUNCTION audit.audit_guard();
+ALTER TABLE audit.seal_range ENABLE ALWAYS TRIGGER audit_guard_statement;
+
+CREATE TRIGGER audit_guard_row BEFORE INSERT OR UPDATE OR DELETE ON audit.tile
+  FOR EACH ROW EXECUTE FUNCTION audit.audit_guard();
+ALTER TABLE audit.tile ENABLE ALWAYS TRIGGER audit_guard_row;
+-- Statements that touch no row are refused as well, and TRUNCATE has no rows.
+CREATE TRIGGER audit_guard_statement BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.tile
+  FOR EACH STATEMENT EXECUTE FUNCTION audit.audit_guard();
+ALTER TABLE audit.tile ENABLE ALWAYS TRIGGER audit_guard_statement;

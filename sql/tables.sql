@@ -110,3 +110,71 @@ COMMENT ON COLUMN audit.registry.is_root IS 'Whether it was named in audit.prote
 COMMENT ON COLUMN audit.registry.columns IS 'Recorded columns since its PROTECT entry; their types are in types, the primary key is in key.';
 REVOKE ALL ON TABLE audit.registry FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.registry', '');
+
+-- The seals: each says how far all chains had come and binds that, and all before it, into one root. Written by audit.seal() alone.
+CREATE TABLE audit.seal (
+  number bigint NOT NULL,
+  ledger uuid NOT NULL,
+  at timestamptz NOT NULL,
+  tree_size bigint NOT NULL,
+  root bytea NOT NULL,
+  system_identifier numeric NOT NULL,
+  timeline integer NOT NULL,
+  prev bytea NOT NULL,
+  hash bytea NOT NULL,
+  -- Two seals of the same number would be two histories.
+  CONSTRAINT seal_pkey PRIMARY KEY (ledger, number)
+);
+COMMENT ON TABLE audit.seal IS 'Seals: one root over all entries of all chains up to then, linked by hash to the seal before. Append-only.';
+COMMENT ON COLUMN audit.seal.number IS 'Place among the seals of the ledger, from 1 without gaps.';
+COMMENT ON COLUMN audit.seal.ledger IS 'The ledger that was sealed.';
+COMMENT ON COLUMN audit.seal.at IS 'When it was sealed, by the server''s clock.';
+COMMENT ON COLUMN audit.seal.tree_size IS 'How many entries are sealed, this seal''s included.';
+COMMENT ON COLUMN audit.seal.root IS 'Root of the tree over all of them.';
+COMMENT ON COLUMN audit.seal.system_identifier IS 'Database cluster that sealed.';
+COMMENT ON COLUMN audit.seal.timeline IS 'Timeline of the server then.';
+COMMENT ON COLUMN audit.seal.prev IS 'Hash of the seal before; zeros for the first.';
+COMMENT ON COLUMN audit.seal.hash IS 'SHA-256 of the seal''s line: docs/format.md, section 9.';
+REVOKE ALL ON TABLE audit.seal FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.seal', '');
+
+-- Which entries a seal counted: one row for each chain that had grown.
+CREATE TABLE audit.seal_range (
+  seal bigint NOT NULL,
+  ledger uuid NOT NULL,
+  chain integer NOT NULL,
+  first_seq bigint NOT NULL,
+  last_seq bigint NOT NULL,
+  first_leaf bigint NOT NULL,
+  head bytea NOT NULL,
+  -- Finds the range of an entry, and how far a chain is sealed.
+  CONSTRAINT seal_range_pkey PRIMARY KEY (ledger, chain, last_seq),
+  -- Finds the range of a leaf, and the ranges of a seal in their order. No entry is counted twice.
+  CONSTRAINT seal_range_leaf_key UNIQUE (ledger, first_leaf)
+);
+COMMENT ON TABLE audit.seal_range IS 'The entries that each seal counted, and their places in the tree. Append-only.';
+COMMENT ON COLUMN audit.seal_range.seal IS 'Number of the seal.';
+COMMENT ON COLUMN audit.seal_range.first_seq IS 'First entry of the chain that the seal counted.';
+COMMENT ON COLUMN audit.seal_range.last_seq IS 'Last one.';
+COMMENT ON COLUMN audit.seal_range.first_leaf IS 'Place of the first one in the tree, from 0; the others follow it.';
+COMMENT ON COLUMN audit.seal_range.head IS 'Hash of the last one.';
+REVOKE ALL ON TABLE audit.seal_range FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.seal_range', '');
+
+-- The tree, in tiles of 256 hashes that never change once they are whole. What is not in a whole tile yet is computed from the log.
+CREATE TABLE audit.tile (
+  level smallint NOT NULL,
+  index bigint NOT NULL,
+  hashes bytea NOT NULL,
+  root bytea NOT NULL,
+  CONSTRAINT tile_pkey PRIMARY KEY (level, index)
+);
+-- Hashes do not compress, and out of line they are not in the way of whoever reads roots alone.
+ALTER TABLE audit.tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
+COMMENT ON TABLE audit.tile IS 'Whole tiles of the tree over all sealed entries: docs/format.md, section 6.1. Append-only.';
+COMMENT ON COLUMN audit.tile.level IS 'Each hash is the root over 256^level entries.';
+COMMENT ON COLUMN audit.tile.index IS 'Place among the tiles of the level, from 0.';
+COMMENT ON COLUMN audit.tile.hashes IS '256 hashes of 32 bytes.';
+COMMENT ON COLUMN audit.tile.root IS 'The root over them: a hash of the tile above.';
+REVOKE ALL ON TABLE audit.tile FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('audit.tile', '');

@@ -315,14 +315,16 @@ fn check_guards(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
             }
         }
     }
-    if !objects.log_pkey.is_some_and(|index| Relation::open(index, Lock::AccessShare).is_sound_index()) {
-        sink(Finding {
-            detail: "the primary key \"log_pkey\" is missing or not in use".into(),
-            hint: "Without it a chain could fork, and nothing can be recorded. Restore it: PRIMARY KEY (ledger, chain, seq).".into(),
-            ..finding("audit.log".into())
-        });
+    for key in objects.keys() {
+        if !key.oid.is_some_and(|index| Relation::open(index, Lock::AccessShare).is_sound_index()) {
+            sink(Finding {
+                detail: format!("the key \"{}\" is missing or not in use", key.name),
+                hint: format!("{} Restore it: {}.", key.reason, key.definition),
+                ..finding(format!("audit.{}", key.table))
+            });
+        }
     }
-    (objects.tables().len() * (guards.len() + 1) + 1) as u64
+    (objects.tables().len() * (guards.len() + 1) + objects.keys().len()) as u64
 }
 
 /// The functions behind triggers and guards: the C functions of this library, and nothing else.

@@ -106,6 +106,21 @@ pub(crate) enum Error {
     OutOfMemory {
         bytes: usize,
     },
+    /// Sealing where nothing can be written.
+    CannotSeal {
+        where_: &'static str,
+    },
+    /// PREPARE TRANSACTION of a transaction that has sealed.
+    PreparedSeal,
+    /// A row of a dump that the extension would not have written.
+    RestoredRow {
+        what: String,
+        why: String,
+    },
+    /// Seals or tiles are not what was sealed.
+    TreeDamaged {
+        what: String,
+    },
     NotYet {
         argument: &'static str,
     },
@@ -220,6 +235,32 @@ impl Error {
                 Some(format!("The row says {stored}, computed was {computed}.")),
                 some("The dump was changed after it was taken, or is of another format version."),
             ),
+            CannotSeal { where_ } => (
+                ERRCODE_READ_ONLY_SQL_TRANSACTION,
+                format!("cannot seal {where_}"),
+                None,
+                some(
+                    "Seal on the primary server, in a transaction that may write; seals reach standby servers by replication.",
+                ),
+            ),
+            PreparedSeal => (
+                ERRCODE_FEATURE_NOT_SUPPORTED,
+                "cannot PREPARE a transaction that has used audit.seal()".into(),
+                some("Nobody else could seal until it is committed or rolled back."),
+                some("Call audit.seal() in a transaction of its own."),
+            ),
+            RestoredRow { what, why } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("{what} is not as it was written"),
+                Some(why.clone()),
+                some("The dump was changed after it was taken, or is of another format version."),
+            ),
+            TreeDamaged { what } => (
+                ERRCODE_DATA_CORRUPTED,
+                format!("the tree of sealed entries is damaged: {what}"),
+                None,
+                some("Run audit.findings() to see what is wrong with log and seals."),
+            ),
             Damaged { what } => (
                 ERRCODE_DATA_CORRUPTED,
                 format!("could not read an entry: {what}"),
@@ -307,6 +348,11 @@ pub(crate) fn or_report<T>(result: Result<T, Error>) -> T {
             unreachable!("an error report of level ERROR does not return")
         }
     }
+}
+
+/// Tells client and server log of what needs somebody's attention, though the statement goes on.
+pub(crate) fn warning(message: String, hint: &str) {
+    ErrorReport::new(ERRCODE_WARNING, message, "audit").set_hint(hint.to_owned()).report(PgLogLevel::WARNING);
 }
 
 /// Tells the client how far a long-running function is.

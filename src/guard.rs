@@ -4,8 +4,9 @@
 //! for superusers too. The extension itself writes below SQL and never meets them.
 //!
 //! One door is open: a database that was restored from a dump and has not written to its ledger yet takes the rows of the dump from a superuser, and those of the
-//! log only with the hash that fits.
+//! log only with the hash that fits. A row of seals and tiles must be what it could be by itself.
 
+use audit_ledger::Hash;
 use uuid::Uuid;
 
 use crate::chain::hash_of;
@@ -17,7 +18,9 @@ use crate::pg::scan::Visible;
 use crate::pg::session;
 use crate::pg::trigger::{Event, Firing, RowBuffer};
 use crate::registry::{self, Objects};
+use crate::seal::{self, SealReader};
 use crate::session_cache;
+use crate::tiles;
 
 /// `audit.audit_guard()`: refuses, or lets a row of a restore pass.
 pub(crate) fn guard(call: &Call) -> Result<TriggerAnswer, Error> {
@@ -55,7 +58,16 @@ fn is_admitted(objects: &Objects, relation: &Relation, firing: &Firing) -> Resul
         check_hash(relation, firing)?;
         return Ok(true);
     }
-    Ok(relation.oid() == objects.ledger || relation.oid() == objects.registry)
+    if relation.oid() == objects.seal {
+        check_seal(relation, firing)?;
+    } else if relation.oid() == objects.seal_range {
+        seal::check_range(relation, &firing.first(&mut RowBuffer::default()))?;
+    } else if relation.oid() == objects.tile {
+        tiles::check_row(relation, &firing.first(&mut RowBuffer::default()))?;
+    } else {
+        return Ok(relation.oid() == objects.ledger || relation.oid() == objects.registry);
+    }
+    Ok(true)
 }
 
 /// Refuses a row of the log whose hash does not fit; gives the ledger that the row claims to belong to.
@@ -76,6 +88,23 @@ fn check_hash(relation: &Relation, firing: &Firing) -> Result<Uuid, Error> {
         seq: place.seq.unwrap_or(0),
         stored: stored.hash.to_string(),
         computed: computed.to_string(),
+    })
+}
+
+/// Refuses a row that is no seal. Its hash covers its ranges, which are other rows: whether it fits is for verification to say.
+fn check_seal(relation: &Relation, firing: &Firing) -> Result<(), Error> {
+    let reader = SealReader::of(relation)?;
+    let mut buffer = RowBuffer::default();
+    let seal = reader.seal(&firing.first(&mut buffer)).map_err(|column| Error::RestoredRow {
+        what: "a seal".into(),
+        why: format!("Column \"{column}\" holds no valid value."),
+    })?;
+    if (seal.number == 1) == (seal.prev == Hash::GENESIS) {
+        return Ok(());
+    }
+    Err(Error::RestoredRow {
+        what: format!("seal {}", seal.number),
+        why: "Only the first seal has no other before it.".into(),
     })
 }
 

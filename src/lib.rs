@@ -12,6 +12,8 @@
 //! | `registry` | ledger, incarnation, which tables are protected how |
 //! | `protect` | putting tables under protection; new partitions |
 //! | `guard` | refusing changes of the extension's own tables |
+//! | `seal` | all chains into one tree, one row of `audit.seal` at a time |
+//! | `tiles` | where that tree is stored |
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
@@ -36,8 +38,10 @@ mod pg;
 mod protect;
 mod registry;
 mod render;
+mod seal;
 mod session_cache;
 mod settings;
+mod tiles;
 mod verify;
 mod views;
 

@@ -252,6 +252,39 @@ impl Log {
     }
 }
 
+/// What sealing reads of the log.
+impl Log {
+    /// The first chain of a ledger from number `chain` on. Costs one look into the index, however long the chains are.
+    pub(crate) fn next_chain(&self, ledger: &Uuid, chain: i32, visible: Visible) -> Result<Option<i32>, Error> {
+        let index = self.index()?;
+        let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..of_chain(chain) };
+        let mut found = None;
+        by_index(&self.relation, &index, visible, &[of_ledger(ledger), from], Direction::Forward, |row| {
+            found = row.int4(column::CHAIN);
+            false
+        });
+        Ok(found)
+    }
+
+    /// Visits the entries of a chain from place `seq` on: place and stored hash, if it is one. Ends when `visit` gives false.
+    pub(crate) fn hashes(
+        &self,
+        ledger: &Uuid,
+        chain: u32,
+        seq: u64,
+        visible: Visible,
+        mut visit: impl FnMut(u64, Option<Hash>) -> bool,
+    ) -> Result<(), Error> {
+        let index = self.index()?;
+        let conditions = [of_ledger(ledger), of_chain(chain as i32), of_seq(Comparison::AtLeast, seq as i64)];
+        by_index(&self.relation, &index, visible, &conditions, Direction::Forward, |row| {
+            let Some(seq) = row.int8(column::SEQ).and_then(|seq| u64::try_from(seq).ok()) else { return false };
+            visit(seq, row.bytes(column::HASH).and_then(|bytes| Hash::try_from(bytes).ok()))
+        });
+        Ok(())
+    }
+}
+
 fn of_ledger(ledger: &Uuid) -> Condition {
     Condition {
         number: column::LEDGER as i16 + 1,
@@ -274,6 +307,7 @@ fn of_seq(comparison: Comparison, seq: i64) -> Condition {
     let function = match comparison {
         Comparison::Equal => pg_sys::F_INT8EQ,
         Comparison::AtLeast => pg_sys::F_INT8GE,
+        Comparison::AtMost => pg_sys::F_INT8LE,
     };
     Condition { number: column::SEQ as i16 + 1, comparison, function, value: pg_sys::Datum::from(seq) }
 }

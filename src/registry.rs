@@ -28,6 +28,14 @@ pub(crate) struct Objects {
     pub(crate) ledger: pg_sys::Oid,
     pub(crate) incarnation: pg_sys::Oid,
     pub(crate) registry: pg_sys::Oid,
+    pub(crate) seal: pg_sys::Oid,
+    pub(crate) seal_range: pg_sys::Oid,
+    pub(crate) tile: pg_sys::Oid,
+    /// As `log_pkey`, those of the three tables before: without them nothing can be sealed.
+    pub(crate) seal_pkey: Option<pg_sys::Oid>,
+    pub(crate) seal_range_pkey: Option<pg_sys::Oid>,
+    pub(crate) seal_range_leaf_key: Option<pg_sys::Oid>,
+    pub(crate) tile_pkey: Option<pg_sys::Oid>,
     pub(crate) row_function: pg_sys::Oid,
     pub(crate) truncate_function: pg_sys::Oid,
     pub(crate) guard_function: pg_sys::Oid,
@@ -47,6 +55,13 @@ impl Objects {
             ledger: relation(c"ledger")?,
             incarnation: relation(c"incarnation")?,
             registry: relation(c"registry")?,
+            seal: relation(c"seal")?,
+            seal_range: relation(c"seal_range")?,
+            tile: relation(c"tile")?,
+            seal_pkey: relation::find(schema, c"seal_pkey"),
+            seal_range_pkey: relation::find(schema, c"seal_range_pkey"),
+            seal_range_leaf_key: relation::find(schema, c"seal_range_leaf_key"),
+            tile_pkey: relation::find(schema, c"tile_pkey"),
             row_function: function(c"audit_row")?,
             truncate_function: function(c"audit_truncate")?,
             guard_function: function(c"audit_guard")?,
@@ -55,14 +70,38 @@ impl Objects {
 
     /// Whether a relation is one of them.
     pub(crate) fn has(&self, oid: pg_sys::Oid) -> bool {
-        self.log_pkey == Some(oid)
-            || [self.log, self.log_id_seq, self.ledger, self.incarnation, self.registry].contains(&oid)
+        oid == self.log_id_seq || self.tables().contains(&oid) || self.keys().iter().any(|key| key.oid == Some(oid))
     }
 
     /// The tables, all of which carry guards.
-    pub(crate) fn tables(&self) -> [pg_sys::Oid; 4] {
-        [self.log, self.ledger, self.incarnation, self.registry]
+    pub(crate) fn tables(&self) -> [pg_sys::Oid; 7] {
+        [self.log, self.ledger, self.incarnation, self.registry, self.seal, self.seal_range, self.tile]
     }
+
+    /// The keys that must be in use.
+    pub(crate) fn keys(&self) -> [Key; 5] {
+        const FORK: &str = "Without it a chain could fork, and nothing can be recorded.";
+        const SEAL: &str = "Without it there could be two histories, and nothing can be sealed.";
+        let key = |oid, table, name, definition, reason| Key { oid, table, name, definition, reason };
+        [
+            key(self.log_pkey, "log", "log_pkey", "PRIMARY KEY (ledger, chain, seq)", FORK),
+            key(self.seal_pkey, "seal", "seal_pkey", "PRIMARY KEY (ledger, number)", SEAL),
+            key(self.seal_range_pkey, "seal_range", "seal_range_pkey", "PRIMARY KEY (ledger, chain, last_seq)", SEAL),
+            key(self.seal_range_leaf_key, "seal_range", "seal_range_leaf_key", "UNIQUE (ledger, first_leaf)", SEAL),
+            key(self.tile_pkey, "tile", "tile_pkey", "PRIMARY KEY (level, index)", SEAL),
+        ]
+    }
+}
+
+/// A key of one of the tables.
+pub(crate) struct Key {
+    /// Its index; `None` when it was dropped.
+    pub(crate) oid: Option<pg_sys::Oid>,
+    pub(crate) table: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) definition: &'static str,
+    /// What it is for.
+    pub(crate) reason: &'static str,
 }
 
 const LEDGER_TYPES: [pg_sys::Oid; 2] = [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID];

@@ -16,6 +16,8 @@ pub(crate) enum Target {
     Chain(u32),
     /// The right to change what the ledger is: its creation, its incarnation, the set of protected tables.
     Ledger,
+    /// The right to seal.
+    Seal,
 }
 
 /// Locks the target exclusively to the end of the transaction if it is free; says whether it did. Never waits.
@@ -32,6 +34,7 @@ fn acquire(target: Target, dont_wait: bool) -> bool {
     let (class, number) = match target {
         Target::Chain(number) => (0, number),
         Target::Ledger => (1, 0),
+        Target::Seal => (2, 0),
     };
     let tag = pg_sys::LOCKTAG {
         // SAFETY: a plain integer, fixed once a backend is connected.

@@ -128,6 +128,19 @@ impl Relation {
         }
     }
 
+    /// Where a column of the table stands in this index, from 0; after all others when it does not.
+    pub(super) fn place_of_key(&self, number: i16) -> usize {
+        // SAFETY: an open index has rd_index; indkey holds indnatts numbers. What is no index has no place for anything.
+        unsafe {
+            let index = (*self.ptr).rd_index;
+            if index.is_null() {
+                return usize::MAX;
+            }
+            let columns = std::slice::from_raw_parts((*index).indkey.values.as_ptr(), (*index).indnkeyatts as usize);
+            columns.iter().position(|column| *column == number).unwrap_or(usize::MAX)
+        }
+    }
+
     /// Whether this transaction holds a lock on the relation that keeps its definition from changing.
     pub(crate) fn is_locked_by_me(&self) -> bool {
         let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;

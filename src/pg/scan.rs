@@ -30,6 +30,28 @@ impl Visible {
     }
 }
 
+/// While it lives, [`Visible::Statement`] sees nothing that this transaction wrote, but all else that the statement sees: only what cannot be rolled back any more.
+pub(crate) struct WithoutOwn(());
+
+impl WithoutOwn {
+    pub(crate) fn new() -> WithoutOwn {
+        // SAFETY: a statement always has an active snapshot. The copy is the active one from here on and ours alone; what this transaction wrote was written by
+        // its commands from 0 on, so none of it comes before command 0 (heapam_visibility.c, HeapTupleSatisfiesMVCC).
+        unsafe {
+            pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
+            (*pg_sys::GetActiveSnapshot()).curcid = pg_sys::FirstCommandId;
+        }
+        WithoutOwn(())
+    }
+}
+
+impl Drop for WithoutOwn {
+    fn drop(&mut self) {
+        // SAFETY: pushed in `new`; whoever pushed another one since has popped it, as values are dropped in order.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
 /// One row, deformed: values and null flags by column index. Valid until the scan moves on.
 pub(crate) struct Row<'a> {
     values: &'a [pg_sys::Datum],
@@ -61,6 +83,10 @@ impl<'a> Row<'a> {
 
     pub(crate) fn character(&self, index: usize) -> Option<char> {
         self.get(index).map(|datum| char::from(datum.value() as u8))
+    }
+
+    pub(crate) fn int2(&self, index: usize) -> Option<i16> {
+        self.get(index).map(|datum| datum.value() as i16)
     }
 
     pub(crate) fn int4(&self, index: usize) -> Option<i32> {
@@ -210,6 +236,7 @@ pub(crate) enum Direction {
 pub(crate) enum Comparison {
     Equal = pg_sys::BTEqualStrategyNumber as isize,
     AtLeast = pg_sys::BTGreaterEqualStrategyNumber as isize,
+    AtMost = pg_sys::BTLessEqualStrategyNumber as isize,
 }
 
 /// A condition on a column of a btree index.
@@ -223,7 +250,7 @@ pub(crate) struct Condition {
     pub(crate) value: pg_sys::Datum,
 }
 
-/// Scans a table in the order of a btree index, with conditions on its leading columns, calling `visit` with each row until it gives false.
+/// Scans a table in the order of a btree index, with conditions on its columns in any order, calling `visit` with each row until it gives false.
 pub(crate) fn by_index(
     table: &Relation,
     index: &Relation,
@@ -232,6 +259,9 @@ pub(crate) fn by_index(
     direction: Direction,
     mut visit: impl FnMut(&Row<'_>) -> bool,
 ) {
+    // A btree wants its conditions in the order of its columns.
+    let mut conditions = conditions.to_vec();
+    conditions.sort_by_key(|condition| index.place_of_key(condition.number));
     let mut keys: Vec<pg_sys::ScanKeyData> = conditions
         .iter()
         .map(|condition| {

@@ -119,6 +119,24 @@ pub(crate) fn random_key() -> [u8; 16] {
     key
 }
 
+/// The timeline that the server writes now. Not to be asked on a standby.
+pub(crate) fn timeline() -> u32 {
+    // SAFETY: reads shared memory that is set before the first transaction may write.
+    unsafe { pg_sys::GetWALInsertionTimeLine() }
+}
+
+/// Whether the server replays the log of another.
+pub(crate) fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Whether the transaction must not write.
+pub(crate) fn is_read_only() -> bool {
+    // SAFETY: a plain boolean of the transaction state.
+    unsafe { pg_sys::XactReadOnly }
+}
+
 /// Whether this is a worker that applies logical replication.
 pub(crate) fn is_apply_worker() -> bool {
     // SAFETY: looks at process state only.

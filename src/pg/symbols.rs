@@ -1,7 +1,7 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, guard, key, protect, verify, views};
+use crate::{capture, guard, key, protect, seal, verify, views};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
@@ -11,6 +11,7 @@ sql_function!(audit_unprotect, pg_finfo_audit_unprotect, protect::unprotect);
 sql_function!(audit_cover, pg_finfo_audit_cover, protect::cover_new_tables);
 sql_function!(audit_verify, pg_finfo_audit_verify, verify::verify);
 sql_function!(audit_findings, pg_finfo_audit_findings, verify::findings);
+sql_function!(audit_seal, pg_finfo_audit_seal, seal::seal);
 sql_function!(audit_line, pg_finfo_audit_line, views::line);
 sql_function!(audit_export, pg_finfo_audit_export, views::export);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);

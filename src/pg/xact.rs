@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::{chain, session_cache};
+use crate::{chain, error, seal, session_cache};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -28,6 +28,12 @@ pub(crate) fn transaction_id() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionId().value }
 }
 
+/// Lets the commit of this transaction wait until it is on disk, whatever `synchronous_commit` says.
+pub(crate) fn force_durable_commit() {
+    // SAFETY: sets a flag of the running transaction.
+    unsafe { pg_sys::ForceSyncCommit() }
+}
+
 /// Makes what this command has written visible to what follows in it.
 pub(crate) fn next_command() {
     // SAFETY: called inside a transaction, outside of parallel mode.
@@ -37,9 +43,13 @@ pub(crate) fn next_command() {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
+    if event == XACT_EVENT_PRE_PREPARE {
+        error::or_report(seal::refuse_prepare());
+    }
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
         chain::end_of_transaction(event == XACT_EVENT_COMMIT);
+        seal::end_of_transaction();
         session_cache::end_of_transaction();
     }
 }

@@ -566,7 +566,7 @@ fn check_details(operation: Operation, new: &str) -> Result<(), FormError> {
 }
 
 /// Refuses another version before anything else is read: only its own version says what its line looks like.
-fn check_version(line: &str) -> Result<(), DecodeError> {
+pub(crate) fn check_version(line: &str) -> Result<(), DecodeError> {
     let version = line.strip_prefix("{\"v\":").ok_or(DecodeError::NoVersion)?;
     let length = version.bytes().take_while(u8::is_ascii_digit).count();
     match &version[..length] {
@@ -578,19 +578,23 @@ fn check_version(line: &str) -> Result<(), DecodeError> {
 }
 
 /// Reads the members of a line in their order.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     scanner: Scanner<'a>,
     next: Option<json::RawMember<'a>>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(line: &'a str) -> Result<Reader<'a>, DecodeError> {
+    pub(crate) fn new(line: &'a str) -> Result<Reader<'a>, DecodeError> {
         let mut scanner = Scanner::columns(line);
         let next = scanner.next_member()?;
         Ok(Reader { scanner, next })
     }
 
-    fn required<T>(&mut self, name: &'static str, decode: impl FnOnce(&'a str) -> Option<T>) -> Result<T, DecodeError> {
+    pub(crate) fn required<T>(
+        &mut self,
+        name: &'static str,
+        decode: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Result<T, DecodeError> {
         self.optional(name, decode)?.ok_or(DecodeError::Missing(name))
     }
 
@@ -609,7 +613,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn end(self) -> Result<(), DecodeError> {
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
         match self.next {
             Some(member) => Err(DecodeError::Unexpected(member.raw_name.chars().take(80).collect())),
             None => Ok(()),
@@ -617,7 +621,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn string(value: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn string(value: &str) -> Option<Cow<'_, str>> {
     json::string_value(value)
 }
 
@@ -639,7 +643,7 @@ fn push_text(out: &mut Vec<u8>, name: &[u8], value: &Option<Cow<'_, str>>) {
     }
 }
 
-fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     // u64::MAX has 20 digits.
     let mut digits = [0; 20];
     let mut start = digits.len();

@@ -13,6 +13,7 @@
 //! | [`verify`] | content, form and links of a whole log in one pass |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
 //! | [`finding`] | what a verification returns |
+//! | [`seal`] | how far the chains reached, and the head of the tree over them |
 //! | [`tree`] | the Merkle tree over all entries |
 //! | [`proof`] | that an entry is in a tree, that one tree continues another |
 //! | [`tile`] | the stored form of a tree |
@@ -34,6 +35,7 @@ pub mod links;
 pub mod note;
 pub mod proof;
 pub mod reconcile;
+pub mod seal;
 mod text;
 pub mod tile;
 pub mod tlog_proof;
@@ -53,6 +55,7 @@ pub use proof::{
     build_inclusion_proof, verify_consistency, verify_inclusion,
 };
 pub use reconcile::{Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
+pub use seal::{Seal, SealFormError, StoredSeal};
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
 pub use tlog_proof::{TlogProof, TlogProofError};
 pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};

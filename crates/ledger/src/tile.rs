@@ -330,6 +330,17 @@ pub struct WholeTile {
     pub root: NodeHash,
 }
 
+impl WholeTile {
+    /// Makes a tile of its 256 hashes, and computes its root. Any other number is [`TileError::Length`], in bytes.
+    pub fn new(id: TileId, hashes: Vec<NodeHash>) -> Result<WholeTile, TileError> {
+        if hashes.len() != usize::from(WIDTH) {
+            return Err(TileError::Length(32 * hashes.len()));
+        }
+        let root = perfect_root(&hashes);
+        Ok(WholeTile { id, hashes, root })
+    }
+}
+
 /// Appends leaves to a tree and gives out the tiles that become whole. Holds at most 255 hashes of each level.
 #[derive(Clone, Debug)]
 pub struct TileWriter {
@@ -548,7 +559,8 @@ mod tests {
             writer = resumed;
         }
         for tile in store.whole.values() {
-            assert_eq!(perfect_root(&tile.hashes), tile.root);
+            assert_eq!(WholeTile::new(tile.id, tile.hashes.clone()).as_ref(), Ok(tile));
+            assert_eq!(WholeTile::new(tile.id, tile.hashes[1..].to_vec()), Err(TileError::Length(255 * 32)));
         }
         let wrong = TreeHead { root: NodeHash::of_empty_tree(), ..writer.head() };
         let refused = TileWriter::resume(&wrong, &mut store);

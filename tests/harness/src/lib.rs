@@ -6,6 +6,7 @@
 mod cluster;
 mod ledger;
 mod rng;
+mod seals;
 mod session;
 
 pub use cluster::{Builder, Cluster, Database, bindir, newer_bindir};
@@ -14,6 +15,7 @@ pub use ledger::{
     verdict,
 };
 pub use rng::Rng;
+pub use seals::{Seals, assert_seals};
 pub use session::Session;
 
 /// A database of its own for the running test, in the server that the tests of one file share, with the extension in it.
