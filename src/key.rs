@@ -47,3 +47,8 @@ pub(crate) fn signer(origin: &str) -> Result<Option<SignerKey>, Error> {
         }),
     }
 }
+
+/// The public part of that key.
+pub(crate) fn vkey(origin: &str) -> Result<Option<String>, Error> {
+    Ok(signer(origin)?.map(|signer| signer.verifier().to_string()))
+}

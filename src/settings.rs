@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
@@ -154,8 +155,8 @@ pub(crate) fn record_unchanged() -> bool {
 }
 
 /// Time between two notices of progress; `None`: no notices.
-pub(crate) fn progress_interval() -> Option<std::time::Duration> {
-    u64::try_from(PROGRESS_INTERVAL.get()).ok().filter(|seconds| *seconds > 0).map(std::time::Duration::from_secs)
+pub(crate) fn progress_interval() -> Option<Duration> {
+    u64::try_from(PROGRESS_INTERVAL.get()).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
 /// The context as JSON text on one line; `None` when it is empty.
@@ -195,6 +196,43 @@ pub(crate) fn check_origin(text: &str) -> Result<(), String> {
 /// The file with the signing key.
 pub(crate) fn signing_key_file() -> Option<PathBuf> {
     path(&SIGNING_KEY_FILE)
+}
+
+/// The file of the newest checkpoint, as set.
+pub(crate) fn checkpoint_file() -> Option<Vec<u8>> {
+    Some(CHECKPOINT_FILE.get()?.into_bytes()).filter(|bytes| !bytes.is_empty())
+}
+
+/// The command that stores checkpoints elsewhere.
+pub(crate) fn checkpoint_command() -> Option<String> {
+    text(&CHECKPOINT_COMMAND)
+}
+
+/// How long that command may take.
+pub(crate) fn checkpoint_command_timeout() -> Duration {
+    Duration::from_secs(CHECKPOINT_COMMAND_TIMEOUT.get().unsigned_abs().into())
+}
+
+/// Least time between two checkpoints that are given out.
+pub(crate) fn checkpoint_interval() -> Duration {
+    Duration::from_secs(CHECKPOINT_INTERVAL.get().unsigned_abs().into())
+}
+
+/// Whether checkpoints are logged.
+pub(crate) fn log_checkpoints() -> bool {
+    LOG_CHECKPOINTS.get()
+}
+
+/// Time between two seals; `None`: the sealer is off.
+pub(crate) fn seal_interval() -> Option<Duration> {
+    let millis = u64::try_from(SEAL_INTERVAL.get()).ok().filter(|millis| *millis > 0)?;
+    Some(Duration::from_millis(millis))
+}
+
+/// The databases that are sealed; empty: all that can be.
+pub(crate) fn seal_databases() -> Vec<String> {
+    let names = text(&SEAL_DATABASES).unwrap_or_default();
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {

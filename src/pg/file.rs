@@ -1,7 +1,7 @@
-//! Files that the server reads besides its data.
+//! Files that the server reads and writes besides its data.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -28,6 +28,36 @@ pub(crate) fn read_secret(path: &Path, limit: usize) -> Result<Zeroizing<String>
         return Err("Others than its owner have rights on the file; its mode must be 0600 or less, or 0640 or less if root owns it.".into());
     }
     read_at_most(file, limit).map_err(cannot)?.ok_or_else(|| format!("The file has more than {limit} bytes."))
+}
+
+/// Reads a file of at most `limit` bytes; `None` when there is no such file.
+pub(crate) fn read_if_there(path: &Path, limit: usize) -> Result<Option<String>, String> {
+    let cannot = |error: io::Error| format!("The file could not be read: {}.", reason(&error));
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(cannot)?,
+    };
+    if !file.metadata().map_err(cannot)?.is_file() {
+        return Err("It is not a regular file.".into());
+    }
+    let text =
+        read_at_most(file, limit).map_err(cannot)?.ok_or_else(|| format!("The file has more than {limit} bytes."))?;
+    Ok(Some(text.as_str().to_owned()))
+}
+
+/// Puts a new text in the place of a file at once: after a crash there is the old text or the new one, whole.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), String> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut other = path.as_os_str().to_owned();
+    other.push(".new");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&other)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&other, path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|error| format!("The file could not be written: {}.", reason(&error)))
 }
 
 /// `None` when there is more.

@@ -415,7 +415,7 @@ fn feed(command: &mut Command, input: &[u8]) -> Output {
 
 /// Waits until something is so, and fails the test when it takes too long.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "waited too long until {what}");
