@@ -137,8 +137,33 @@ fn reasons(before: &Incarnation, now: &Incarnation) -> Vec<String> {
         ("timeline", before.timeline != now.timeline),
     ]
     .into_iter()
-    .filter_map(|(name, differs)| differs.then(|| name.to_owned()))
+    .filter(|(_, differs)| *differs)
+    .map(|(name, _)| name.to_owned())
     .collect()
+}
+
+/// What an INCARNATION entry says, for people.
+#[expect(dead_code, reason = "for verification")]
+pub(crate) fn in_words(details: &IncarnationDetails) -> String {
+    let Some(why) = &details.why else {
+        return format!(
+            "restored from a dump into database {} of system {}",
+            details.database_oid, details.system_identifier
+        );
+    };
+    let mut words = Vec::new();
+    for reason in &why.reasons {
+        words.push(match reason.as_str() {
+            "system_identifier" => {
+                format!("system {} in place of {}", details.system_identifier, why.before.system_identifier)
+            }
+            "database_oid" => format!("database {} in place of {}", details.database_oid, why.before.database_oid),
+            "timeline" => format!("timeline {} in place of {}", why.timeline, why.before.timeline),
+            "checkpoint" => "went back behind a checkpoint that had been given out".to_owned(),
+            other => other.to_owned(),
+        });
+    }
+    words.join(", ")
 }
 
 fn record_incarnation(objects: &Objects, now: &Incarnation, why: Why) -> Result<(), Error> {

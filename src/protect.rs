@@ -56,7 +56,7 @@ struct UnprotectDetails<'a> {
 }
 
 /// `new` of an INCARNATION entry: docs/format.md, section 3.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct IncarnationDetails {
     pub(crate) system_identifier: String,
     pub(crate) database_oid: u32,

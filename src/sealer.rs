@@ -304,17 +304,17 @@ impl Sealer {
 
     /// Notes how a run of the command ended.
     fn note(&mut self, succeeded: bool, head: &TreeHead, how: String) {
-        shared::deliver(self.database, Delivery::new(session::now(), succeeded, head.size.get(), &how));
         if succeeded {
             error::log(format!("audit.checkpoint_command has stored the checkpoint with {} entries", head.size), None);
-            return;
+        } else {
+            error::warning(
+                format!("audit.checkpoint_command has not stored the checkpoint with {} entries: {how}", head.size),
+                "It is tried again with the newest checkpoint.",
+            );
+            self.given = None;
+            self.next_giving = Instant::now() + settings::checkpoint_interval().max(BACK_OFF);
         }
-        error::warning(
-            format!("audit.checkpoint_command has not stored the checkpoint with {} entries: {how}", head.size),
-            "It is tried again with the newest checkpoint.",
-        );
-        self.given = None;
-        self.next_giving = Instant::now() + settings::checkpoint_interval().max(BACK_OFF);
+        shared::deliver(self.database, Delivery::new(session::now(), succeeded, head.size.get(), &how));
     }
 
     fn complain(&mut self, error: Error) {

@@ -170,7 +170,10 @@ pub(crate) fn leave(code: i32) -> ! {
 }
 
 /// Runs `body` in a transaction of its own. On an error the transaction is rolled back, and the error is given back; only the order to stop is not held up.
-pub(crate) fn transaction<R>(what: &CStr, body: impl FnOnce() -> Result<R, Error>) -> Result<R, ErrorReportWithLevel> {
+pub(crate) fn transaction<R>(
+    what: &CStr,
+    body: impl FnOnce() -> Result<R, Error>,
+) -> Result<R, Box<ErrorReportWithLevel>> {
     // SAFETY: called outside of any transaction, in a process that is connected.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
@@ -192,10 +195,10 @@ pub(crate) fn transaction<R>(what: &CStr, body: impl FnOnce() -> Result<R, Error
     let result = result.map_err(|error| {
         // SAFETY: rolls back whatever is left of the transaction, as the server's main loop does after an error.
         unsafe { pg_sys::AbortCurrentTransaction() };
-        match *error {
+        Box::new(match *error {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
             CaughtError::RustPanic { ereport, .. } => ereport,
-        }
+        })
     });
     // SAFETY: outside of any transaction.
     unsafe {
