@@ -122,7 +122,10 @@ impl Outcome {
             ),
             Kind::Missing => (
                 self.chains,
-                format!("{} counted without holes, and as far as the seals count them", count(self.chains, "chain", "chains")),
+                format!(
+                    "{} counted without holes, and as far as the seals count them",
+                    count(self.chains, "chain", "chains")
+                ),
             ),
             Kind::Order => {
                 (self.entries, "ids grow along each chain, and no time goes back by more than a minute".into())
@@ -168,7 +171,9 @@ impl Outcome {
                 let mut detail = match seals.covered() {
                     Some(covered) => covered,
                     None if self.checkpoint.is_some() => "the checkpoint does not vouch for this log".into(),
-                    None => "none was given: only one that was kept elsewhere shows whether all was written anew".into(),
+                    None => {
+                        "none was given: only one that was kept elsewhere shows whether all was written anew".into()
+                    }
                 };
                 if let Some(remark) = self.checkpoint.filter(|remark| !remark.is_empty()) {
                     detail.push_str("; ");
@@ -296,7 +301,8 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         let subject = Subject { objects: &objects, log: &log, ledger, heads: &summary.heads, start: None };
         let origin = key::origin(&ledger);
         let held = request.checkpoint.as_deref().map(|text| Held { text, origin: &origin, keys: &vkeys });
-        outcome.checkpoint = held.as_ref().map(|held| if held.keys.is_empty() { "the log names no key for its signature" } else { "" });
+        outcome.checkpoint =
+            held.as_ref().map(|held| if held.keys.is_empty() { "the log names no key for its signature" } else { "" });
         let mut step = || progress.step("sealed entries put into the tree");
         outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
     } else if request.checkpoint.is_some() {
@@ -602,7 +608,10 @@ fn landmarks(log: &Log, progress: &mut Progress) -> Result<Vec<Landmark>, Error>
 /// The keys that the log says its checkpoints were signed with, those that are none left out.
 fn recorded_keys(ledger: Option<Uuid>, landmarks: &[Landmark]) -> Vec<VerifierKey> {
     let of_ledger = landmarks.iter().filter(|landmark| Some(landmark.ledger) == ledger);
-    of_ledger.filter(|landmark| landmark.operation == Operation::Key).filter_map(|landmark| key::recorded(landmark.new.as_deref()?)).collect()
+    of_ledger
+        .filter(|landmark| landmark.operation == Operation::Key)
+        .filter_map(|landmark| key::recorded(landmark.new.as_deref()?))
+        .collect()
 }
 
 fn no_ledger_to_vouch_for() -> Finding {

@@ -41,8 +41,7 @@ impl Start {
         if seal.seal.hash_with(&mut Vec::new()) != seal.hash {
             return Err(Error::TreeDamaged { what: format!("seal {number} was changed: its hash does not fit") });
         }
-        let writer =
-            TileWriter::resume(&seal.seal.head, &mut tiles.source(&seals, log)).map_err(tiles::read_error)?;
+        let writer = TileWriter::resume(&seal.seal.head, &mut tiles.source(&seals, log)).map_err(tiles::read_error)?;
         let mut chains = Vec::new();
         let mut from = 1;
         while let Some(chain) = log.next_chain(&ledger, from, Visible::Statement)? {
@@ -148,9 +147,9 @@ fn expect(verifier: &mut SealVerifier, held: &Held<'_>, sink: &mut impl FnMut(Fi
         .map_err(|error| Error::BadText { argument: "checkpoint", what: error.to_string() })?;
     match brought {
         Brought::Refused(finding) => sink(finding),
-        Brought::Valid { head, .. } => verifier
-            .expect(head)
-            .map_err(|error| Error::BadText { argument: "checkpoint", what: error.to_string() })?,
+        Brought::Valid { head, .. } => {
+            verifier.expect(head).map_err(|error| Error::BadText { argument: "checkpoint", what: error.to_string() })?
+        }
     }
     Ok(())
 }
