@@ -82,8 +82,10 @@ struct Request {
 
 impl Request {
     fn read(call: &Call) -> Result<Request, Error> {
+        let checkpoint: Option<String> = call.argument(0);
+        checkpoint.as_deref().map_or(Ok(()), Held::check)?;
         Ok(Request {
-            checkpoint: call.argument(0),
+            checkpoint,
             tables: call.argument(1).ok_or(Error::NullArgument { argument: "tables" })?,
             since_seal: call.argument(2),
         })
