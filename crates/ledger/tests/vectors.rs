@@ -206,6 +206,15 @@ fn fields_of_a_seal_give_its_line_and_hash_and_lines_give_the_fields() {
 }
 
 #[test]
+fn the_page_shows_the_first_seal() {
+    let page = include_str!("../../../docs/format.md");
+    let vectors = seal_vectors();
+    assert_eq!(vectors[0].name, "seal_1");
+    assert!(page.contains(&vectors[0].line));
+    assert!(page.contains(&vectors[0].hash));
+}
+
+#[test]
 fn seals_of_the_chain_follow_each_other() {
     let entries = vectors();
     let entry = |seq: u64| entries.iter().find(|vector| vector.name == format!("chain_{seq}")).unwrap();
