@@ -109,7 +109,7 @@ struct Tree {
 impl Tree {
     fn open(objects: &Objects) -> Result<Tree, Error> {
         let ledger = registry::ledger(objects, Visible::Statement)?.ok_or(Error::NoLedger)?;
-        let log = Log::open(objects, Lock::AccessShare)?;
+        let log = Log::open(objects)?;
         let committed = WithoutOwn::new();
         Ok(Tree {
             log,

@@ -64,7 +64,7 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     lock::lock(Target::Seal);
     HOLDS_LOCK.set(true);
     // Opening the log comes first: entries of this transaction that were not written yet are written now.
-    let log = Log::open(objects, Lock::AccessShare)?;
+    let log = Log::open(objects)?;
     let seals = Seals::open(objects, Lock::RowExclusive, ledger, Visible::Now)?;
     let tiles = Tiles::open(objects, Lock::RowExclusive, Visible::Now)?;
     let newest = seals.newest()?;
@@ -100,7 +100,7 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
 fn append_new(edge: &mut Edge, number: u64, log: &Log, seals: &Seals, tiles: &Tiles) -> Result<Vec<Range>, Error> {
     let mut ranges = Vec::new();
     let mut from = 1;
-    while let Some(chain) = log.next_chain(&seals.ledger, from)? {
+    while let Some(chain) = log.next_chain(from)? {
         if let Some(range) = append_chain(edge, chain as u32, number, log, seals, tiles)? {
             ranges.push(range);
         }

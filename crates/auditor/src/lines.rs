@@ -12,9 +12,9 @@ pub(crate) const MAX_LINE: u64 = 2 << 30;
 /// What stands in a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// A hash, a space, and the line of an entry.
+    /// A hash, a space, and the line of an entry or a seal.
     Hashed(Hash, &'a [u8]),
-    /// The line of an entry alone, or anything else.
+    /// The line alone, or anything else.
     Bare(&'a [u8]),
 }
 
@@ -58,6 +58,16 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
+/// Whether the line is that of a seal: it has `"seal"` behind `"ledger"`, where an entry has `"chain"`. Whether it is a good one, only reading it tells.
+pub(crate) fn is_seal(line: &[u8]) -> bool {
+    let seal = || {
+        let (version, rest) = line.split_at_checked(17)?;
+        let (_, rest) = rest.split_at_checked(36)?;
+        Some(version == b"{\"v\":1,\"ledger\":\"" && rest.starts_with(b"\",\"seal\":"))
+    };
+    seal() == Some(true)
+}
+
 fn split(line: &[u8]) -> Line<'_> {
     let hashed = || {
         let (hash, rest) = line.split_at_checked(64)?;
@@ -87,6 +97,15 @@ mod tests {
             "é".repeat(40),
         ] {
             assert_eq!(split(bare.as_bytes()), Line::Bare(bare.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_seal_is_told_from_an_entry_by_its_third_member() {
+        let line = |third: &str| format!("{{\"v\":1,\"ledger\":\"0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11\",{third}");
+        assert!(is_seal(line("\"seal\":\"1\"").as_bytes()));
+        for no in ["", "{}", &line("\"chain\":1,\"seal\":1"), &line("\"seal\"")] {
+            assert!(!is_seal(no.as_bytes()), "{no}");
         }
     }
 

@@ -1,44 +1,59 @@
 //! `audit-verify`: verifies an exported log where there is no database.
 //!
 //! It reads lines and prints; what is right and wrong is decided by the ledger crate, the same that `audit.verify()` uses. Memory is
-//! bounded by the longest line and by the holes that are open at a time, whatever the length of the file.
+//! bounded by the longest line and by the holes that are open at a time, whatever the length of the file. Seals and checkpoints need the hashes of
+//! all entries in another order than the lines have: files are then read twice, and each entry takes 40 bytes.
 
 #![forbid(unsafe_code)]
 
+mod hashes;
 mod lines;
+mod report;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use audit_ledger::{Counts, Finding, Kind, LogVerifier, Summary};
+use audit_ledger::{
+    Brought, CheckpointError, Hash, LogVerifier, NoteVerifier, Seal, SealVerifier, StoredSeal, Summary, TreeHead, Uuid,
+    VerifierKey, read_checkpoint,
+};
 use clap::Parser;
 
-use crate::lines::{Line, Lines};
+use crate::hashes::Hashes;
+use crate::lines::{Line, Lines, is_seal};
+use crate::report::Report;
 
-/// Verifies an exported audit log: that each hash fits its entry, and that the entries make whole chains.
+/// Verifies an exported audit log: that each hash fits its entry, that the entries make whole chains, and that seals and checkpoints fit them.
 ///
-/// Each line of FILE is an entry as `audit.export()` gives it: its hash, a space and its line; or the line alone, and then its hash is computed.
-/// Lines may come in any order. What is missing at the end of a chain cannot be told from the chain: compare the heads with those you
-/// noted before.
+/// Each line of a FILE is an entry as `audit.export()` gives it: its hash, a space and its line; or the line alone, and then its hash is computed. Seals are lines of the same
+/// form, with "seal" behind "ledger". Lines may come in any order, and several files are one log. Without seals and checkpoints, what is missing at the end of a chain cannot be
+/// told: compare the heads with those you noted before.
 #[derive(Parser)]
 #[command(
     name = "audit-verify",
     version,
-    after_help = "Exit status: 0 nothing is wrong, 1 there are findings, 2 FILE cannot be read or holds no entry."
+    after_help = "Exit status: 0 nothing is wrong, 1 there are findings, 2 a file cannot be read or holds no entry."
 )]
 struct Arguments {
-    /// The exported log; - for standard input
-    file: PathBuf,
+    /// The exported log, in one or several files; - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// A checkpoint that you kept, to be held against the log; may be given several times
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+
+    /// The public key of the ledger, as audit.public_key() gave it; the checkpoints must be signed by it, or by one of several
+    #[arg(long, value_name = "KEY", requires = "checkpoint")]
+    vkey: Vec<VerifierKey>,
 
     /// Print nothing on standard output; the exit status tells
     #[arg(short, long)]
     quiet: bool,
 }
-
-/// The aspects that a log alone can show.
-const ASPECTS: [Kind; 5] = [Kind::Content, Kind::Link, Kind::Missing, Kind::Order, Kind::Format];
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -56,7 +71,15 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let out: Box<dyn Write> =
         if arguments.quiet { Box::new(io::sink()) } else { Box::new(BufWriter::new(io::stdout().lock())) };
-    verify(open(&arguments.file)?, &arguments.file, Report::new(out))
+    let mut report = Report::new(out);
+    let checkpoints = read_checkpoints(arguments, &mut report)?;
+    let mut log = read_log(arguments, &mut report)?;
+    let summary = std::mem::take(&mut log.verifier).finish(&mut |finding| report.finding(None, &finding));
+    report.entries(&summary, log.with_hash);
+    if !log.seals.is_empty() || !arguments.checkpoint.is_empty() {
+        verify_seals(arguments, log, &summary, &checkpoints, &mut report)?;
+    }
+    report.finish(&summary).map_err(Failure::Write)
 }
 
 fn open(file: &Path) -> Result<Box<dyn BufRead>, Failure> {
@@ -71,124 +94,148 @@ fn open(file: &Path) -> Result<Box<dyn BufRead>, Failure> {
     }
 }
 
-fn verify(input: impl BufRead, file: &Path, mut report: Report<'_>) -> Result<bool, Failure> {
-    let mut verifier = LogVerifier::new();
-    let mut lines = Lines::new(input);
-    let mut with_hash = 0;
-    while let Some(line) = lines.next().map_err(|error| Failure::Read(file.to_owned(), error))? {
-        let number = line.number;
-        let mut sink = |finding| report.finding(Some(number), &finding);
-        match line.content {
-            Line::Hashed(hash, text) => {
-                with_hash += 1;
-                verifier.line(text, Some(hash), &mut sink);
+/// The checkpoints that say something of this log; the others are findings.
+fn read_checkpoints(arguments: &Arguments, report: &mut Report<'_>) -> Result<Vec<TreeHead>, Failure> {
+    let keys: Vec<&dyn NoteVerifier> = arguments.vkey.iter().map(|key| key as &dyn NoteVerifier).collect();
+    if keys.windows(2).any(|pair| pair[0].name() != pair[1].name()) {
+        return Err(Failure::Names);
+    }
+    let mut heads = Vec::new();
+    for file in &arguments.checkpoint {
+        let text = std::fs::read(file).map_err(|error| Failure::Read(file.clone(), error))?;
+        // The key has the name of the log. Without one, the log is the one that the checkpoint names.
+        let first = text.split(|byte| *byte == b'\n').next().and_then(|line| str::from_utf8(line).ok());
+        let origin = keys.first().map(|key| key.name()).or(first).unwrap_or_default();
+        match read_checkpoint(&text, origin, &keys) {
+            Ok(Brought::Valid { head, signed }) => {
+                heads.push(head);
+                if !signed {
+                    report.note(format!(
+                        "\"{}\" of \"{origin}\" was not held against a key: give --vkey, or trust where you kept it",
+                        file.display()
+                    ));
+                }
             }
-            Line::Bare(text) => verifier.line(text, None, &mut sink),
+            Ok(Brought::Refused(finding)) => report.finding(None, &finding),
+            Err(error) => return Err(Failure::Checkpoint(file.clone(), error)),
         }
-        report.check()?;
     }
-    if verifier.entries() == 0 {
+    Ok(heads)
+}
+
+/// What was read.
+#[derive(Default)]
+struct Log {
+    verifier: LogVerifier,
+    with_hash: u64,
+    seals: BTreeMap<Uuid, Vec<StoredSeal>>,
+    given_seals: u64,
+    /// The hashes of what was read from standard input, which cannot be read again.
+    hashes: BTreeMap<Uuid, Hashes>,
+}
+
+fn read_log(arguments: &Arguments, report: &mut Report<'_>) -> Result<Log, Failure> {
+    let mut log = Log::default();
+    for file in &arguments.files {
+        let label = (arguments.files.len() > 1).then_some(file.as_path());
+        let mut lines = Lines::new(open(file)?);
+        while let Some(line) = lines.next().map_err(|error| Failure::Read(file.to_owned(), error))? {
+            let place = Some((label, line.number));
+            let (text, hash) = match line.content {
+                Line::Hashed(hash, text) => (text, Some(hash)),
+                Line::Bare(text) => (text, None),
+            };
+            if is_seal(text) {
+                log.given_seals += 1;
+                match read_seal(text, hash) {
+                    Ok(stored) => log.seals.entry(stored.seal.ledger).or_default().push(stored),
+                    Err(detail) => report.bad_seal(place, detail),
+                }
+            } else {
+                log.with_hash += u64::from(hash.is_some());
+                log.verifier.line(text, hash, &mut |finding| report.finding(place, &finding));
+                if file == Path::new("-") {
+                    hashes::collect(&mut log.hashes, text, hash);
+                }
+            }
+            report.check().map_err(Failure::Write)?;
+        }
+    }
+    if log.verifier.entries() == 0 {
         // An export that failed is empty too, and must not pass for a good log.
-        return Err(Failure::Empty(file.to_owned()));
+        return Err(Failure::Empty(arguments.files[0].clone()));
     }
-    let summary = verifier.finish(&mut |finding| report.finding(None, &finding));
-    report.summary(&summary, with_hash)?;
-    Ok(report.counts.total() == 0)
+    Ok(log)
 }
 
-/// Prints findings as they come, then the sums.
-struct Report<'a> {
-    out: Box<dyn Write + 'a>,
-    counts: Counts,
-    /// The first failure to print; kept because findings come through a function that cannot fail.
-    failure: Option<io::Error>,
-}
-
-impl<'a> Report<'a> {
-    fn new(out: Box<dyn Write + 'a>) -> Report<'a> {
-        Report { out, counts: Counts::new(), failure: None }
-    }
-
-    fn finding(&mut self, line: Option<u64>, finding: &Finding) {
-        self.counts.add(finding.kind);
-        if self.failure.is_none()
-            && let Err(error) = self.print_finding(line, finding)
-        {
-            self.failure = Some(error);
-        }
-    }
-
-    fn print_finding(&mut self, line: Option<u64>, finding: &Finding) -> io::Result<()> {
-        write!(self.out, "{}:", finding.kind)?;
-        if let Some(line) = line {
-            write!(self.out, " line {line}")?;
-        }
-        if let Some(chain) = finding.chain {
-            write!(self.out, " chain {chain}")?;
-        }
-        if let Some(seq) = finding.seq {
-            write!(self.out, " seq {seq}")?;
-        }
-        if let Some(id) = finding.id {
-            write!(self.out, " id {id}")?;
-        }
-        if let Some(relation) = &finding.relation {
-            write!(self.out, " {}", printable(relation))?;
-        }
-        writeln!(self.out, ": {}", printable(&finding.detail))?;
-        writeln!(self.out, "  {}", finding.hint)
-    }
-
-    fn summary(&mut self, summary: &Summary, with_hash: u64) -> Result<(), Failure> {
-        self.check()?;
-        self.print_summary(summary, with_hash).map_err(Failure::Write)
-    }
-
-    fn print_summary(&mut self, summary: &Summary, with_hash: u64) -> io::Result<()> {
-        writeln!(self.out, "{:<8} {:>12} {:>12}", "aspect", "checked", "problems")?;
-        for kind in ASPECTS {
-            // A line without a hash has none that could be wrong.
-            let checked = if kind == Kind::Content { with_hash } else { summary.entries };
-            writeln!(self.out, "{kind:<8} {checked:>12} {:>12}", self.counts.get(kind))?;
-        }
-        for head in &summary.heads {
-            writeln!(
-                self.out,
-                "ledger {} chain {}: {} entries, head {} {}",
-                head.ledger, head.chain, head.entries, head.seq, head.hash
-            )?;
-        }
-        self.out.flush()
-    }
-
-    fn check(&mut self) -> Result<(), Failure> {
-        match self.failure.take() {
-            Some(error) => Err(Failure::Write(error)),
-            None => Ok(()),
-        }
+fn read_seal(text: &[u8], hash: Option<Hash>) -> Result<StoredSeal, String> {
+    let computed = Hash::of(text);
+    let seal = str::from_utf8(text).map_err(|error| error.to_string()).and_then(|text| {
+        // Whether the hash fits is judged with the others.
+        Seal::parse(text).map_err(|error| error.to_string())
+    });
+    match seal {
+        Ok(seal) => Ok(StoredSeal { seal, hash: hash.unwrap_or(computed) }),
+        Err(error) => Err(error),
     }
 }
 
-/// The text without what a terminal obeys: names come from the log, and whoever made one up shall not write the report.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        // The second kind sets the direction of writing.
-        if character.is_control()
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            out.extend(character.escape_unicode());
-        } else {
-            out.push(character);
+fn verify_seals(
+    arguments: &Arguments,
+    log: Log,
+    summary: &Summary,
+    checkpoints: &[TreeHead],
+    report: &mut Report<'_>,
+) -> Result<(), Failure> {
+    let Log { mut seals, mut hashes, given_seals, .. } = log;
+    for file in arguments.files.iter().filter(|file| *file != Path::new("-")) {
+        let mut lines = Lines::new(open(file)?);
+        while let Some(line) = lines.next().map_err(|error| Failure::Read(file.to_owned(), error))? {
+            match line.content {
+                Line::Hashed(hash, text) => hashes::collect(&mut hashes, text, Some(hash)),
+                Line::Bare(text) => hashes::collect(&mut hashes, text, None),
+            }
         }
     }
-    out
+    let ledgers = summary.heads.iter().map(|head| head.ledger);
+    for ledger in ledgers {
+        seals.entry(ledger).or_default();
+    }
+    if !checkpoints.is_empty() && seals.len() != 1 {
+        return Err(Failure::Ledgers(seals.len()));
+    }
+    let mut sealed = 0;
+    for (ledger, mut seals) in seals {
+        // Stable: of two with one number, the first stays first.
+        seals.sort_by_key(|stored| stored.seal.number);
+        let mut entries = hashes.remove(&ledger).unwrap_or_default();
+        entries.sort();
+        let mut verifier = SealVerifier::new(ledger);
+        for head in checkpoints {
+            verifier.expect(*head).expect("no checkpoint is smaller than nothing");
+        }
+        let mut sink = |finding| report.finding(None, &finding);
+        for stored in &seals {
+            let Ok(()) = verifier.seal(stored, &mut entries, &mut sink);
+        }
+        let Ok(summary) = verifier.finish(&summary.heads, &mut entries, &mut sink);
+        sealed += summary.entries;
+        report.note(format!("ledger {ledger}: {}", summary.reach()));
+        if let Some(covered) = summary.covered() {
+            report.note(format!("ledger {ledger}: {covered}"));
+        }
+    }
+    report.seals(given_seals, sealed, arguments.checkpoint.len() as u64);
+    Ok(())
 }
 
 /// Why there is no verdict.
 enum Failure {
     Read(PathBuf, io::Error),
     Empty(PathBuf),
+    Checkpoint(PathBuf, CheckpointError),
+    Names,
+    Ledgers(usize),
     Write(io::Error),
 }
 
@@ -197,6 +244,9 @@ impl std::fmt::Display for Failure {
         match self {
             Failure::Read(file, error) => write!(f, "could not read \"{}\": {error}", file.display()),
             Failure::Empty(file) => write!(f, "there is no entry in \"{}\"", file.display()),
+            Failure::Checkpoint(file, error) => write!(f, "\"{}\" is no checkpoint: {error}", file.display()),
+            Failure::Names => write!(f, "the keys have different names, and a log has one"),
+            Failure::Ledgers(count) => write!(f, "a checkpoint is of one ledger, and there are {count}"),
             Failure::Write(error) => write!(f, "could not write the report: {error}"),
         }
     }

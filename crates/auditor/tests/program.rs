@@ -3,7 +3,8 @@
 //! `testdata/good.txt` is an export of two chains; the damaged files are made from it here.
 
 use assert_cmd::Command;
-use audit_ledger::Hash;
+use audit_ledger::seal::Range;
+use audit_ledger::{Checkpoint, CompactRange, Hash, LeafHash, Seal, SignerKey, Timestamp};
 
 const GOOD: &str = include_str!("../testdata/good.txt");
 
@@ -222,4 +223,149 @@ fn unknown_operation_is_found() {
         findings(&lines),
         ["format: line 5 chain 2 seq 1 id 4 public.orders: operation \"UPSERT\" is not known"]
     );
+}
+
+/// Two seals over the export, the second of which counts the rest, as lines with their hashes.
+fn seals() -> Vec<String> {
+    let hash = |line: usize| -> Hash { lines()[line][..64].parse().unwrap() };
+    let mut tree = CompactRange::new();
+    let mut prev = Hash::GENESIS;
+    let mut made = Vec::new();
+    for (number, entries, ranges) in
+        [(1, vec![0, 1, 4], vec![(1, 1, 2, 1), (2, 1, 1, 4)]), (2, vec![2, 3], vec![(1, 3, 4, 3)])]
+    {
+        for entry in entries {
+            tree.append(LeafHash::of_entry(&hash(entry))).unwrap();
+        }
+        let range = |(chain, first, last, head)| Range { chain, first, last, head: hash(head) };
+        let seal = Seal {
+            ledger: "0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11".parse().unwrap(),
+            number,
+            prev,
+            at: Timestamp::new(1_763_778_600_000_000 + number as i64).unwrap(),
+            head: tree.head(),
+            system: 7,
+            timeline: 1,
+            ranges: ranges.into_iter().map(range).collect(),
+        };
+        let mut line = Vec::new();
+        prev = seal.hash_with(&mut line);
+        made.push(format!("{prev} {}", String::from_utf8(line).unwrap()));
+    }
+    made
+}
+
+fn sealed() -> Vec<String> {
+    [seals(), lines()].concat()
+}
+
+fn key() -> SignerKey {
+    SignerKey::from_seed("example.com/audit", &[1; 32]).unwrap()
+}
+
+/// The signed checkpoint of a seal, in a file.
+fn checkpoint(seal: usize, name: &str) -> String {
+    let seal = Seal::parse(&seals()[seal][65..]).unwrap();
+    let signed = Checkpoint::new("example.com/audit", seal.head).unwrap().sign(&[&key()]).unwrap();
+    file(name, &signed.to_string())
+}
+
+fn file(name: &str, text: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn good_export_with_seals_passes_in_any_order() {
+    let expected = "\
+seal                  2            0
+tree                  5            0
+checkpoint            0            0
+";
+    let (status, out, error) = run(&["-"], sealed().join("\n"));
+    assert_eq!((status, error.as_str()), (0, ""), "{out}");
+    assert!(out.contains(expected), "{out}");
+    assert!(out.contains("5 entries are sealed, up to seal 2 of 2025-11-22T02:30:00.000002Z; 0 newer ones"), "{out}");
+    let mut reversed = sealed();
+    reversed.reverse();
+    assert_eq!(run(&["-"], reversed.join("\n")), (0, out.clone(), String::new()));
+    let (log, seals) = (file("log", GOOD), file("seals", &seals().join("\n")));
+    assert_eq!(run(&[&log, &seals], ""), (0, out.clone(), String::new()));
+    let bare: Vec<String> = sealed().iter().map(|line| bare(line)).collect();
+    let (status, without, _) = run(&[&file("bare", &bare.join("\n"))], "");
+    assert_eq!(status, 0, "{without}");
+    assert!(without.contains(expected), "{without}");
+}
+
+#[test]
+fn cut_tail_is_found_by_the_seals() {
+    let mut cut = sealed();
+    cut.remove(5);
+    assert_eq!(
+        findings(&cut),
+        ["missing: chain 1 seq 4: entry 4 is missing: the seals count them, the chain ends at 3"]
+    );
+}
+
+#[test]
+fn changed_and_removed_seals_are_found() {
+    let mut changed = sealed();
+    changed[1] = changed[1].replace("\"timeline\":1", "\"timeline\":2");
+    let found = findings(&changed);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("seal: stored hash of seal 2 is "), "{found:?}");
+    let mut removed = sealed();
+    removed.remove(0);
+    assert_eq!(findings(&removed), ["seal: seal 1 is missing"]);
+    let mut malformed = sealed();
+    malformed[1] = malformed[1].replace("\"timeline\":1", "\"timeline\":01");
+    let found = findings(&malformed);
+    assert!(found[0].starts_with("seal: line 2: "), "{found:?}");
+}
+
+#[test]
+fn checkpoint_is_held_against_the_log() {
+    let log = file("sealed", &sealed().join("\n"));
+    let vkey = key().verifier().to_string();
+    let (old, new) = (checkpoint(0, "old"), checkpoint(1, "new"));
+    let (status, out, error) = run(&["--checkpoint", &old, "--vkey", &vkey, &log], "");
+    assert_eq!((status, error.as_str()), (0, ""), "{out}");
+    assert!(out.contains("the first 3 sealed entries are covered by the checkpoint, up to seal 1 of "), "{out}");
+    assert!(out.contains("; 2 newer ones are only sealed, 0 only chained"), "{out}");
+    let (status, out, _) = run(&["--checkpoint", &old, "--checkpoint", &new, &log], "");
+    assert_eq!(status, 0, "{out}");
+    assert!(out.contains("was not held against a key"), "{out}");
+    // The log before the second seal: good by itself, and not what the checkpoint saw.
+    let back = [&seals()[..1], &[0, 1, 4].map(|line| lines()[line].clone())].concat().join("\n");
+    let back = file("back", &back);
+    assert_eq!(run(&[&back], "").0, 0);
+    let (status, out, _) = run(&["--checkpoint", &new, "--vkey", &vkey, &back], "");
+    assert_eq!(status, 1);
+    assert!(out.starts_with("checkpoint: the checkpoint counts 5 entries, the seals of the log 3\n"), "{out}");
+    // An entry changed, and everything behind it made anew.
+    let text = std::fs::read_to_string(&new).unwrap().replacen("\n5\n", "\n4\n", 1);
+    let forged = file("forged", &text);
+    let (status, out, _) = run(&["--checkpoint", &forged, "--vkey", &vkey, &log], "");
+    assert_eq!(status, 1);
+    assert!(out.starts_with("checkpoint: "), "{out}");
+    let (status, out, _) = run(&["--checkpoint", &forged, &log], "");
+    assert_eq!(status, 1);
+    assert!(out.starts_with("checkpoint: root of the first 4 sealed entries is "), "{out}");
+}
+
+#[test]
+fn unusable_checkpoints_and_keys_are_no_verdict() {
+    let log = file("for_no_verdict", &sealed().join("\n"));
+    let new = checkpoint(1, "for_no_verdict_checkpoint");
+    let no = file("no_checkpoint", "hello\n");
+    for arguments in [
+        vec!["--checkpoint", "no/such/file", &log],
+        vec!["--checkpoint", &no, &log],
+        vec!["--checkpoint", &new, "--vkey", "example.com/audit+00000000+AA==", &log],
+        vec!["--vkey", "x", &log],
+    ] {
+        let (status, out, error) = run(&arguments, "");
+        assert_eq!((status, out.as_str()), (2, ""), "{error}");
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// The kind of a finding. The first five are those of docs/format.md, section 4; the others only a database can show.
+/// The kind of a finding. The first five are those of docs/format.md, section 4, the next three those of section 9; the last two only a database can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The hash stored with an entry is not the hash of its line.
@@ -17,6 +17,12 @@ pub enum Kind {
     Order,
     /// The line is not as docs/format.md says, though its hash fits.
     Format,
+    /// A seal does not fit its line, the seal before it or the entries that it counts.
+    Seal,
+    /// The tree over the entries is not the one that a seal or the stored tiles say.
+    Tree,
+    /// A checkpoint that was kept elsewhere does not fit the log.
+    Checkpoint,
     /// A table that should be protected is not, or not as the log says.
     Coverage,
     /// The rows of a table are not what the log says.
@@ -25,8 +31,18 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which reports list them.
-    pub const ALL: [Kind; 7] =
-        [Kind::Content, Kind::Link, Kind::Missing, Kind::Order, Kind::Format, Kind::Coverage, Kind::Table];
+    pub const ALL: [Kind; 10] = [
+        Kind::Content,
+        Kind::Link,
+        Kind::Missing,
+        Kind::Order,
+        Kind::Format,
+        Kind::Seal,
+        Kind::Tree,
+        Kind::Checkpoint,
+        Kind::Coverage,
+        Kind::Table,
+    ];
 
     /// The name of the kind, as in docs/format.md.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +52,9 @@ impl Kind {
             Kind::Missing => "missing",
             Kind::Order => "order",
             Kind::Format => "format",
+            Kind::Seal => "seal",
+            Kind::Tree => "tree",
+            Kind::Checkpoint => "checkpoint",
             Kind::Coverage => "coverage",
             Kind::Table => "table",
         }
@@ -108,7 +127,10 @@ mod tests {
         for (times, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(counts.get(kind), times as u64);
         }
-        assert_eq!(counts.total(), 21);
-        assert_eq!(Kind::ALL.map(Kind::as_str).join(" "), "content link missing order format coverage table");
+        assert_eq!(counts.total(), 45);
+        assert_eq!(
+            Kind::ALL.map(Kind::as_str).join(" "),
+            "content link missing order format seal tree checkpoint coverage table"
+        );
     }
 }

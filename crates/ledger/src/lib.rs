@@ -11,6 +11,7 @@
 //! | [`entry`] | one entry and its line |
 //! | [`links`] | whether entries, in any order, make whole chains |
 //! | [`verify`] | content, form and links of a whole log in one pass |
+//! | [`seal_verify`] | whether seals, tree and checkpoints fit the log |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
 //! | [`finding`] | what a verification returns |
 //! | [`seal`] | how far the chains reached, and the head of the tree over them |
@@ -36,6 +37,7 @@ pub mod note;
 pub mod proof;
 pub mod reconcile;
 pub mod seal;
+pub mod seal_verify;
 mod text;
 pub mod tile;
 pub mod tlog_proof;
@@ -56,6 +58,10 @@ pub use proof::{
 };
 pub use reconcile::{Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
 pub use seal::{Seal, SealFormError, StoredSeal};
+pub use seal_verify::{
+    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedLog, StoredTile,
+    read_checkpoint,
+};
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
 pub use tlog_proof::{TlogProof, TlogProofError};
 pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};

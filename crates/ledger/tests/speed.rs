@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
+use audit_ledger::seal::Range;
+use audit_ledger::tile::encode_hashes;
 use audit_ledger::{
     Actor, Checkpoint, CompactRange, Entry, Hash, LeafHash, LeafIndex, Link, Links, LogVerifier, NodeHash, RowSums,
-    Sign, SignerKey, Stored, Table, TileId, TileReader, TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid,
-    WholeTile, build_consistency_proof, build_inclusion_proof, verify_inclusion,
+    Seal, SealVerifier, SealedLog, Sign, SignerKey, Stored, StoredSeal, StoredTile, Table, TileId, TileReader,
+    TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid, WholeTile, build_consistency_proof,
+    build_inclusion_proof, verify_inclusion,
 };
 
 const TIMES: u64 = 2_000_000;
@@ -206,6 +210,80 @@ fn tree_is_built_and_proves() {
     }
     let micros = start.elapsed().as_micros() as f64 / times as f64;
     println!("build_consistency_proof: {micros:.0} us, {} tiles", tiles.read as u64 / times);
+}
+
+/// A log of one chain, of which each entry has the same hash.
+struct OneChain(BTreeMap<TileId, StoredTile>);
+
+impl SealedLog for OneChain {
+    type Error = Infallible;
+
+    fn entries(
+        &mut self,
+        _: u32,
+        first: u64,
+        last: u64,
+        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+    ) -> Result<(), Infallible> {
+        let hash = Hash::from([7; 32]);
+        let _ = (first..=last).try_for_each(|seq| each(seq, &hash));
+        Ok(())
+    }
+
+    fn has_tiles(&self) -> bool {
+        true
+    }
+
+    fn tile(&mut self, id: TileId) -> Result<Option<StoredTile>, Infallible> {
+        Ok(self.0.get(&id).cloned())
+    }
+
+    fn tile_from(&mut self, _: u8, _: u64) -> Result<Option<u64>, Infallible> {
+        Ok(None)
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn seals_are_verified() {
+    let hash = Hash::from([7; 32]);
+    for count in [100, 100_000] {
+        let ledger = Uuid::from_u128(1);
+        let mut tiles = BTreeMap::new();
+        let mut writer = TileWriter::new();
+        let mut seals: Vec<StoredSeal> = Vec::new();
+        for number in 1..=TIMES / count {
+            for _ in 0..count {
+                let whole = |tile: WholeTile| {
+                    tiles.insert(tile.id, StoredTile { hashes: encode_hashes(&tile.hashes), root: tile.root });
+                };
+                writer.append(LeafHash::of_entry(&hash), whole).unwrap();
+            }
+            let seal = Seal {
+                ledger,
+                number,
+                prev: seals.last().map_or(Hash::GENESIS, |seal| seal.hash),
+                at: Timestamp::new(number as i64).unwrap(),
+                head: writer.head(),
+                system: 1,
+                timeline: 1,
+                ranges: vec![Range { chain: 1, first: (number - 1) * count + 1, last: number * count, head: hash }],
+            };
+            let hash = seal.hash_with(&mut Vec::new());
+            seals.push(StoredSeal { seal, hash });
+        }
+        let mut log = OneChain(tiles);
+        let mut verifier = SealVerifier::new(ledger);
+        verifier.expect(writer.head()).unwrap();
+        let start = Instant::now();
+        for seal in &seals {
+            verifier.seal(seal, &mut log, &mut |finding| panic!("{finding:?}")).unwrap();
+        }
+        let summary = verifier.finish(&[], &mut log, &mut |finding| panic!("{finding:?}")).unwrap();
+        assert_eq!(summary.confirmed.unwrap().size, TIMES);
+        let nanos = start.elapsed().as_nanos() as f64 / TIMES as f64;
+        println!("SealVerifier, seals of {count} entries: {nanos:.0} ns an entry");
+    }
 }
 
 #[test]
