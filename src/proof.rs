@@ -10,6 +10,7 @@ use audit_ledger::{
 };
 
 use crate::chain::hash_of;
+use crate::checkpoint;
 use crate::error::Error;
 use crate::log::Log;
 use crate::pg::fmgr::Call;
@@ -26,7 +27,7 @@ pub(crate) fn inclusion_proof(call: &Call) -> Result<Option<String>, Error> {
     let seq: i64 = call.argument(1).ok_or(Error::NullArgument { argument: "seq" })?;
     let objects = session_cache::objects()?;
     let tree = Tree::open(&objects)?;
-    let (head, checkpoint) = newest_checkpoint(&tree)?;
+    let (head, checkpoint) = newest_checkpoint(&objects, &tree)?;
     let index = tree.leaf_of(chain, seq)?;
     let not_sealed_so =
         || Error::TreeDamaged { what: format!("entry {seq} of chain {chain} is not the one that was sealed") };
@@ -50,7 +51,7 @@ pub(crate) fn consistency_proof(call: &Call) -> Result<Option<String>, Error> {
     let old = *read_checkpoint(&text)?.head();
     let objects = session_cache::objects()?;
     let tree = Tree::open(&objects)?;
-    let (new, _) = newest_checkpoint(&tree)?;
+    let (new, _) = newest_checkpoint(&objects, &tree)?;
     if old.size > new.size {
         return Err(Error::CheckpointAhead { size: old.size.get(), sealed: new.size.get() });
     }
@@ -91,11 +92,9 @@ pub(crate) fn verify(call: &Call) -> Result<bool, Error> {
 }
 
 /// Head and text of the newest checkpoint.
-fn newest_checkpoint(tree: &Tree) -> Result<(TreeHead, String), Error> {
-    let seal = tree.seals.newest()?.ok_or(Error::NothingSealed)?;
-    let origin = format!("audit/{}", seal.ledger);
-    let checkpoint = Checkpoint::new(&origin, seal.head).expect("a uuid makes a valid origin");
-    Ok((seal.head, checkpoint.to_string()))
+fn newest_checkpoint(objects: &Objects, tree: &Tree) -> Result<(TreeHead, String), Error> {
+    let made = checkpoint::make(objects, &tree.seals.ledger)?.ok_or(Error::NothingSealed)?;
+    Ok((made.head, made.text))
 }
 
 /// Log, seals and tiles, as they are committed.

@@ -72,6 +72,20 @@ impl Links {
         Links::default()
     }
 
+    /// Begins behind entries that are known to be right: `heads` are the last of each chain. Their ids and times are not known.
+    pub fn since(heads: impl IntoIterator<Item = Head>) -> Links {
+        let mut links = Links::new();
+        for Head { ledger, chain, seq, hash, id, .. } in heads {
+            let first = First { seq: 1, prev: Hash::GENESIS, id: 0, at: None };
+            let current = Run { first, last: Last { seq, hash, id, at: None } };
+            let key = (ledger, chain);
+            links.places.insert(key, links.chains.len());
+            links.chains.push(Chain { key, entries: 0, current, limit: u64::MAX, others: BTreeMap::new() });
+            links.runs += 1;
+        }
+        links
+    }
+
     /// Adds an entry. Costs O(1) when it follows the entry of its chain that was added last, else O(log runs).
     pub fn add(&mut self, link: &Link, sink: &mut impl FnMut(Finding)) {
         if link.seq == 0 {
@@ -384,6 +398,38 @@ mod tests {
     fn faults(links: &[Link]) -> Vec<(Kind, i64, String)> {
         let (findings, _) = verify(links);
         findings.into_iter().map(|finding| (finding.kind, finding.seq.unwrap(), finding.detail)).collect()
+    }
+
+    #[test]
+    fn behind_known_heads_only_what_follows_is_judged() {
+        let ledger = Uuid::from_u128(1);
+        let link = |chain, seq, prev: u8| Link {
+            ledger,
+            chain,
+            seq,
+            prev: Hash::from([prev; 32]),
+            hash: Hash::from([seq as u8; 32]),
+            id: seq,
+            at: None,
+        };
+        let head = Head { ledger, chain: 1, seq: 5, hash: Hash::from([5; 32]), id: 0, entries: 0 };
+        let verify = |links: &[Link]| {
+            let mut found = Vec::new();
+            let mut all = Links::since([head]);
+            for link in links {
+                all.add(link, &mut |finding| found.push(finding));
+            }
+            let heads = all.finish(&mut |finding| found.push(finding));
+            (found.iter().map(|finding| (finding.kind, finding.seq)).collect::<Vec<_>>(), heads)
+        };
+        let (found, heads) = verify(&[link(1, 6, 5), link(1, 7, 6)]);
+        assert_eq!(found, []);
+        assert_eq!((heads[0].seq, heads[0].entries), (7, 2));
+        assert_eq!(verify(&[]).1, [head]);
+        assert_eq!(verify(&[link(1, 6, 9)]).0, [(Kind::Link, Some(6))]);
+        assert_eq!(verify(&[link(1, 7, 6)]).0, [(Kind::Missing, Some(6))]);
+        // A chain that is not among the heads begins at its beginning.
+        assert_eq!(verify(&[link(2, 6, 5)]).0, [(Kind::Missing, Some(1))]);
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl LogVerifier {
         LogVerifier::default()
     }
 
+    /// Begins behind entries that are known to be right, see [`Links::since`].
+    pub fn since(heads: impl IntoIterator<Item = Head>) -> LogVerifier {
+        LogVerifier { links: Links::since(heads), ..LogVerifier::default() }
+    }
+
     /// Verifies one entry: that its hash is that of its line (else a content finding), that it has the form of docs/format.md (a format
     /// finding, looked for only when the hash fits), and its place in its chain. The chain is followed by the hashes as stored, so that one changed entry is one finding.
     pub fn entry(&mut self, stored: &Stored<'_>, sink: &mut impl FnMut(Finding)) {
