@@ -24,8 +24,8 @@ CREATE TABLE audit.log (
   context json,
   prev bytea NOT NULL,
   hash bytea NOT NULL,
-  -- A chain that should ever fork is an error. Also serves the look-up of a chain's head.
-  CONSTRAINT log_pkey PRIMARY KEY (ledger, chain, seq)
+  -- A chain that should ever fork is an error. Also serves the look-up of a chain's head. The chain comes first: it is what tells entries apart.
+  CONSTRAINT log_pkey PRIMARY KEY (chain, ledger, seq)
 );
 COMMENT ON TABLE audit.log IS 'Entries: one for each recorded change, linked by hash to the one before it in its chain. Append-only.';
 COMMENT ON COLUMN audit.log.id IS 'Place among all entries of the ledger. Grows along a chain and for each row; gaps mean nothing.';

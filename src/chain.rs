@@ -14,12 +14,11 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::log::{Head, Log};
 use crate::pg::lock::{self, Target};
-use crate::pg::relation::Lock;
 use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
 use crate::protect;
 use crate::registry::{self, Objects};
-use crate::{session_cache, settings};
+use crate::{pending, session_cache, settings};
 
 /// What happened, as far as its recorder knows; the rest of the entry is the chain's.
 pub(crate) struct Event<'a> {
@@ -49,7 +48,7 @@ pub(crate) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// Opens the log and makes sure that this transaction owns a chain.
     pub(crate) fn open(objects: &'a Objects) -> Result<Recorder<'a>, Error> {
-        let log = Log::open(objects, Lock::RowExclusive)?;
+        let log = Log::open_to_append(objects)?;
         let ledger = match session_cache::live_ledger() {
             Some(ledger) => ledger,
             None => registry::ledger(objects, Visible::Now)?.ok_or(Error::NoLedger)?,
@@ -93,7 +92,7 @@ impl<'a> Recorder<'a> {
             context: context.as_deref().map(Cow::Borrowed),
         };
         let hash = entry.hash_with(&mut self.line);
-        self.log.append(&entry, hash, stored_at, actor.client.as_deref());
+        pending::add(&self.log, self.log.form(&entry, hash, stored_at, actor.client.as_deref()));
         advance(Head { seq: head.seq + 1, id: id as u64, hash });
         Ok(id)
     }
@@ -104,7 +103,8 @@ impl<'a> Recorder<'a> {
         if u64::try_from(id).is_ok_and(|id| id > head.id) {
             return Ok(id);
         }
-        self.log.skip_ids(self.log.highest_id());
+        // Entries that wait are not in the table yet, but before the head.
+        self.log.skip_ids(self.log.highest_id().max(head.id as i64));
         Ok(self.log.next_id())
     }
 
@@ -169,6 +169,7 @@ pub(crate) fn ensure_ledger(objects: &Objects) -> Result<(), Error> {
 
 /// The chain that the running transaction owns.
 struct Owned {
+    log: pg_sys::Oid,
     ledger: Uuid,
     chain: u32,
     head: Head,
@@ -176,18 +177,22 @@ struct Owned {
     saved: Vec<(u32, Head)>,
 }
 
-/// An entry that this backend has committed.
+/// The head of a chain when this backend last committed to it.
 #[derive(Clone, Copy)]
 struct Known {
+    /// The table that it is in: another one after the extension was made anew.
+    log: pg_sys::Oid,
     ledger: Uuid,
     chain: u32,
-    seq: u64,
+    head: Head,
 }
 
 #[derive(Default)]
 struct State {
     owned: Option<Owned>,
-    /// The last head that this backend committed: only where the search for the next begins, never trusted.
+    /// The head that this backend committed last. A chain of its own goes on from there: nobody else appends to it while the backend lives. If somebody
+    /// removed or changed that entry since, the next one still names its hash, so that it shows; and if somebody forged a successor, the next one is
+    /// refused by the unique key, and the head is read anew after that.
     known: Option<Known>,
     /// Whether this transaction made the ledger, or brought it to life after a restore.
     made_live: bool,
@@ -223,10 +228,14 @@ fn set_made_live() {
 fn own(log: &Log, ledger: &Uuid) -> Result<(u32, Head), Error> {
     if STATE.with_borrow(|state| state.owned.is_none()) {
         let chain = lock_chain();
-        let known =
-            STATE.with_borrow(|state| state.known.filter(|known| known.ledger == *ledger && known.chain == chain));
-        let head = log.head(ledger, chain, known.map_or(0, |known| known.seq))?;
-        STATE.with_borrow_mut(|state| state.owned = Some(Owned { ledger: *ledger, chain, head, saved: Vec::new() }));
+        let is_of = |known: &Known| (known.log, known.ledger, known.chain) == (log.oid(), *ledger, chain);
+        let known = STATE.with_borrow(|state| state.known.filter(is_of)).map(|known| known.head);
+        let head = match known {
+            Some(head) if chain > SHARED => head,
+            known => log.head(ledger, chain, known.unwrap_or(Head::GENESIS))?,
+        };
+        let owned = Owned { log: log.oid(), ledger: *ledger, chain, head, saved: Vec::new() };
+        STATE.with_borrow_mut(|state| state.owned = Some(owned));
     }
     let level = xact::subtransaction();
     STATE.with_borrow_mut(|state| {
@@ -246,11 +255,14 @@ fn advance(head: Head) {
     });
 }
 
+/// Chains up to this number may be shared, see `audit.chains`; those beyond belong to one backend at a time.
+const SHARED: u32 = settings::MOST_CHAINS as u32;
+
 /// Locks a free chain; waits only where `audit.chains` limits their number and all are in use.
 fn lock_chain() -> u32 {
-    let own = compat::backend_number();
+    let number = compat::backend_number();
     if let Some(chains) = settings::chains() {
-        let first = (own - 1) % chains;
+        let first = (number - 1) % chains;
         for step in 0..chains {
             let chain = (first + step) % chains + 1;
             if lock::try_lock(Target::Chain(chain)) {
@@ -260,10 +272,10 @@ fn lock_chain() -> u32 {
         lock::lock(Target::Chain(first + 1));
         return first + 1;
     }
-    // Its own chain is held by somebody else only if a transaction of this backend number was prepared, or if a setting of audit.chains was in force. The others lie a whole
-    // set of backends apart, so that no two backends ever try each other's.
+    // Its own chain is held by somebody else only if a transaction of this backend number was prepared. The others lie a whole set of backends
+    // apart, so that no two backends ever try each other's.
     let stride = session::max_backends();
-    let mut chain = own;
+    let mut chain = SHARED + number;
     while !lock::try_lock(Target::Chain(chain)) {
         chain += stride;
     }
@@ -273,12 +285,10 @@ fn lock_chain() -> u32 {
 /// The transaction is over, or prepared: chain and head are not this backend's any more.
 pub(crate) fn end_of_transaction(committed: bool) {
     STATE.with_borrow_mut(|state| {
-        if let Some(Owned { ledger, chain, head, .. }) = state.owned.take()
-            && committed
-        {
-            state.known = Some(Known { ledger, chain, seq: head.seq });
-        }
         state.made_live = false;
+        let Some(Owned { log, ledger, chain, head, .. }) = state.owned.take() else { return };
+        // A prepared transaction may yet commit. After an error the log is asked again.
+        state.known = committed.then_some(Known { log, ledger, chain, head });
     });
 }
 

@@ -8,6 +8,7 @@
 //! | `capture` | a fired trigger becomes an event |
 //! | `render` | rows as JSON text |
 //! | `chain` | owning a chain, linking entries, savepoints |
+//! | `pending` | entries that wait to be written |
 //! | `log` | the table `audit.log` |
 //! | `registry` | ledger, incarnation, which tables are protected how |
 //! | `protect` | putting tables under protection; new partitions |
@@ -32,6 +33,7 @@ mod error;
 mod guard;
 mod history;
 mod log;
+mod pending;
 #[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
 mod pg;
 mod proof;
@@ -61,4 +63,5 @@ extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     pg::xact::register();
+    pg::hooks::install();
 }

@@ -1,19 +1,23 @@
 //! Where entries live: the table `audit.log`. The only file that knows its columns.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::ops::RangeInclusive;
 
 use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::pg::datum;
+use crate::pending;
+use crate::pg::datum::{self, Packed};
 use crate::pg::memory::Scratch;
 use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{self, Writer};
+use crate::pg::tuple::{self, Formed, Slots, Writer};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -81,6 +85,12 @@ impl Head {
     pub(crate) const GENESIS: Head = Head { seq: 0, id: 0, hash: Hash::GENESIS };
 }
 
+thread_local! {
+    /// For the columns of `TYPES`, which every table has that is opened here. Never dropped by the end of the process: that comes after the server
+    /// has put its memory away.
+    static SLOTS: ManuallyDrop<RefCell<Slots>> = const { ManuallyDrop::new(RefCell::new(Slots::NONE)) };
+}
+
 /// The table, open.
 pub(crate) struct Log {
     relation: Relation,
@@ -89,13 +99,28 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the table. `lock` is AccessShare to read, RowExclusive to append.
-    pub(crate) fn open(objects: &Objects, lock: Lock) -> Result<Log, Error> {
+    /// Opens the table to read it. What this transaction has recorded is in it.
+    pub(crate) fn open(objects: &Objects) -> Result<Log, Error> {
+        pending::flush(objects)?;
+        Log::open_with(objects, Lock::AccessShare)
+    }
+
+    /// Opens the table to append to it.
+    pub(crate) fn open_to_append(objects: &Objects) -> Result<Log, Error> {
+        Log::open_with(objects, Lock::RowExclusive)
+    }
+
+    fn open_with(objects: &Objects, lock: Lock) -> Result<Log, Error> {
         let relation = Relation::open(objects.log, lock);
         if !relation.has_types(&TYPES) {
             return Err(Error::NotInstalled);
         }
         Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
+    }
+
+    /// Object id of the table.
+    pub(crate) fn oid(&self) -> pg_sys::Oid {
+        self.relation.oid()
     }
 
     /// The index of the primary key. Only reading the log from end to end does without.
@@ -109,16 +134,15 @@ impl Log {
         tuple::next_value(self.sequence)
     }
 
-    /// Appends an entry. `at` is the time as stored, `client` the address as stored: both say the same as in the entry. What it allocates is left to
-    /// the current memory context: that of one firing, or of one row of a baseline.
-    pub(crate) fn append(
+    /// Forms the row of an entry, to be appended later. `at` is the time as stored, `client` the address as stored: both say the same as in the
+    /// entry.
+    pub(crate) fn form(
         &self,
         entry: &Entry<'_>,
         hash: Hash,
         at: pg_sys::TimestampTz,
         client: Option<&ClientAddress>,
-    ) {
-        let text = |value: &Option<Cow<'_, str>>| value.as_ref().map(|value| datum::from_bytes(value.as_bytes()));
+    ) -> Formed {
         let number = |value: u64| (value as i64).into_datum();
         let table = entry.table.as_ref();
         let mut row = [None; column::COUNT];
@@ -129,40 +153,56 @@ impl Log {
         row[column::AT] = at.into_datum();
         row[column::XID] = number(entry.xid);
         row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
-        row[column::OP] = Some(datum::from_bytes(entry.operation.as_bytes()));
         row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
-        row[column::TABLE_SCHEMA] = table.map(|table| datum::from_bytes(table.schema.as_bytes()));
-        row[column::TABLE_NAME] = table.map(|table| datum::from_bytes(table.name.as_bytes()));
-        row[column::KEY] = text(&entry.key);
-        row[column::OLD] = text(&entry.old);
-        row[column::NEW] = text(&entry.new);
-        row[column::LOGIN_NAME] = text(&entry.actor.login);
-        row[column::SESSION_NAME] = text(&entry.actor.session);
-        row[column::USER_NAME] = text(&entry.actor.user);
-        row[column::APPLICATION_NAME] = text(&entry.actor.application);
         row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
-        row[column::CONTEXT] = text(&entry.context);
-        row[column::PREV] = Some(datum::from_bytes(entry.prev.as_bytes()));
-        row[column::HASH] = Some(datum::from_bytes(hash.as_bytes()));
-        Writer::new(&self.relation).insert(&row);
+        let actor = &entry.actor;
+        let texts = [
+            (column::OP, Some(entry.operation.as_bytes())),
+            (column::TABLE_SCHEMA, table.map(|table| table.schema.as_bytes())),
+            (column::TABLE_NAME, table.map(|table| table.name.as_bytes())),
+            (column::KEY, bytes(&entry.key)),
+            (column::OLD, bytes(&entry.old)),
+            (column::NEW, bytes(&entry.new)),
+            (column::LOGIN_NAME, bytes(&actor.login)),
+            (column::SESSION_NAME, bytes(&actor.session)),
+            (column::USER_NAME, bytes(&actor.user)),
+            (column::APPLICATION_NAME, bytes(&actor.application)),
+            (column::CONTEXT, bytes(&entry.context)),
+            (column::PREV, Some(entry.prev.as_bytes().as_slice())),
+            (column::HASH, Some(hash.as_bytes().as_slice())),
+        ];
+        let mut packed = Packed::for_values(texts.iter().filter_map(|(_, bytes)| *bytes));
+        for (column, bytes) in texts {
+            row[column] = bytes.map(|bytes| packed.push(bytes));
+        }
+        Formed::new(&self.relation, &row)
+    }
+
+    /// Appends runs of rows, each as written by one command of this transaction.
+    pub(crate) fn append<'a, T: Borrow<Formed> + 'a>(&self, runs: impl Iterator<Item = (&'a [T], u32)>) {
+        // Taken out while the server works: after an error they are made anew.
+        let mut slots = SLOTS.with(|slots| slots.take());
+        slots.fit(&self.relation);
+        let writer = Writer::new(&self.relation);
+        for (rows, command) in runs {
+            writer.insert_formed(&mut slots, rows, command);
+        }
+        SLOTS.with(|kept| kept.replace(slots));
     }
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.
     ///
-    /// `known` is the place of an entry that was there before, or 0: what lies before it need not be looked at, which is cheaper.
-    pub(crate) fn head(&self, ledger: &Uuid, chain: u32, known: u64) -> Result<Head, Error> {
+    /// `known` is the last entry as it was once, or the genesis. Where none came after it, it is given back and no row is read.
+    pub(crate) fn head(&self, ledger: &Uuid, chain: u32, known: Head) -> Result<Head, Error> {
         let index = self.index()?;
-        let conditions = [of_ledger(ledger), of_chain(chain as i32), of_seq(Comparison::AtLeast, known as i64)];
-        let mut head = Ok(Head::GENESIS);
+        // In the order of the index.
+        let conditions = [of_chain(chain as i32), of_ledger(ledger), of_seq(Comparison::AtLeast, known.seq as i64 + 1)];
+        let mut head = Ok(known);
         by_index(&self.relation, &index, Visible::Now, &conditions, Direction::Backward, |row| {
             head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
             false
         });
-        match head {
-            // The known entry is gone. Going on from what is left does not hide that: its successors elsewhere, or the tables, will tell.
-            Ok(Head { seq: 0, .. }) if known > 0 => self.head(ledger, chain, 0),
-            head => head,
-        }
+        head
     }
 
     /// The highest id of the whole log, 0 when it is empty. Reads the table from end to end.
@@ -241,7 +281,7 @@ impl Log {
     ) -> Result<Option<R>, Error> {
         let index = self.index()?;
         let entries = Entries::new();
-        let conditions = [of_ledger(ledger), of_chain(chain), of_seq(Comparison::Equal, seq)];
+        let conditions = [of_chain(chain), of_ledger(ledger), of_seq(Comparison::Equal, seq)];
         let mut read = Some(read);
         let mut found = None;
         by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
@@ -254,35 +294,46 @@ impl Log {
 
 /// What sealing reads of the log.
 impl Log {
-    /// The first chain of a ledger from number `chain` on. Costs one look into the index, however long the chains are.
-    pub(crate) fn next_chain(&self, ledger: &Uuid, chain: i32, visible: Visible) -> Result<Option<i32>, Error> {
+    /// The first chain from number `chain` on in which anything was ever written, whatever its ledger, committed or not. Costs one look into the index, however long the
+    /// chains are, and however much of them is not committed.
+    pub(crate) fn next_chain(&self, chain: i32) -> Result<Option<i32>, Error> {
         let index = self.index()?;
         let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..of_chain(chain) };
         let mut found = None;
-        by_index(&self.relation, &index, visible, &[of_ledger(ledger), from], Direction::Forward, |row| {
+        by_index(&self.relation, &index, Visible::Any, &[from], Direction::Forward, |row| {
             found = row.int4(column::CHAIN);
             false
         });
         Ok(found)
     }
 
-    /// Visits the entries of a chain from place `seq` on: place and stored hash, if it is one. Ends when `visit` gives false.
+    /// Visits the entries of a chain with these places, in their order: place and stored hash, if it is one. Ends when `visit` gives false.
     pub(crate) fn hashes(
         &self,
         ledger: &Uuid,
         chain: u32,
-        seq: u64,
+        places: RangeInclusive<u64>,
         visible: Visible,
         mut visit: impl FnMut(u64, Option<Hash>) -> bool,
     ) -> Result<(), Error> {
         let index = self.index()?;
-        let conditions = [of_ledger(ledger), of_chain(chain as i32), of_seq(Comparison::AtLeast, seq as i64)];
+        let bound = |place: u64| i64::try_from(place).unwrap_or(i64::MAX);
+        let conditions = [
+            of_chain(chain as i32),
+            of_ledger(ledger),
+            of_seq(Comparison::AtLeast, bound(*places.start())),
+            of_seq(Comparison::AtMost, bound(*places.end())),
+        ];
         by_index(&self.relation, &index, visible, &conditions, Direction::Forward, |row| {
             let Some(seq) = row.int8(column::SEQ).and_then(|seq| u64::try_from(seq).ok()) else { return false };
             visit(seq, row.bytes(column::HASH).and_then(|bytes| Hash::try_from(bytes).ok()))
         });
         Ok(())
     }
+}
+
+fn bytes<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a [u8]> {
+    text.as_ref().map(|text| text.as_bytes())
 }
 
 fn of_ledger(ledger: &Uuid) -> Condition {

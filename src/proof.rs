@@ -109,7 +109,7 @@ struct Tree {
 impl Tree {
     fn open(objects: &Objects) -> Result<Tree, Error> {
         let ledger = registry::ledger(objects, Visible::Statement)?.ok_or(Error::NoLedger)?;
-        let log = Log::open(objects, Lock::AccessShare)?;
+        let log = Log::open(objects)?;
         let committed = WithoutOwn::new();
         Ok(Tree {
             log,
@@ -132,7 +132,7 @@ impl Tree {
         let mut exists = false;
         if let Some((chain, seq)) = place {
             // Also one of this transaction: it is there, but not sealed for others to see.
-            self.log.hashes(&self.seals.ledger, chain, seq, Visible::Now, |found, _| {
+            self.log.hashes(&self.seals.ledger, chain, seq..=seq, Visible::Now, |found, _| {
                 exists = found == seq;
                 false
             })?;

@@ -84,7 +84,7 @@ impl Objects {
         const SEAL: &str = "Without it there could be two histories, and nothing can be sealed.";
         let key = |oid, table, name, definition, reason| Key { oid, table, name, definition, reason };
         [
-            key(self.log_pkey, "log", "log_pkey", "PRIMARY KEY (ledger, chain, seq)", FORK),
+            key(self.log_pkey, "log", "log_pkey", "PRIMARY KEY (chain, ledger, seq)", FORK),
             key(self.seal_pkey, "seal", "seal_pkey", "PRIMARY KEY (ledger, number)", SEAL),
             key(self.seal_range_pkey, "seal_range", "seal_range_pkey", "PRIMARY KEY (ledger, chain, last_seq)", SEAL),
             key(self.seal_range_leaf_key, "seal_range", "seal_range_leaf_key", "UNIQUE (ledger, first_leaf)", SEAL),

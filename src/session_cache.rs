@@ -23,6 +23,7 @@ thread_local! {
     /// Never dropped by the end of the process: that comes after the server has put away what the tables hold.
     static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };
     static ACTOR: RefCell<Option<Rc<Actor>>> = const { RefCell::new(None) };
+    static ROLES_CHANGED: Cell<bool> = const { Cell::new(false) };
     /// Looked up once: a connection keeps its client.
     static CLIENT: OnceCell<Option<Rc<session::ClientAddress>>> = const { OnceCell::new() };
     /// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
@@ -138,9 +139,12 @@ pub(crate) struct Actor {
     pub(crate) client: Option<Rc<session::ClientAddress>>,
 }
 
-/// Who is making changes now. Names are looked up once for a transaction and pair of roles.
+/// Who is making changes now. Names are looked up once for a pair of roles, and again when any role was changed.
 pub(crate) fn actor() -> Rc<Actor> {
     let roles = session::roles();
+    if ROLES_CHANGED.take() {
+        ACTOR.set(None);
+    }
     if let Some(actor) = ACTOR.with_borrow(Clone::clone)
         && actor.roles == roles
     {
@@ -165,9 +169,13 @@ fn client() -> Option<Rc<session::ClientAddress>> {
     CLIENT.with(|known| known.get_or_init(|| client).clone())
 }
 
+/// Notes that a role has changed: it may have another name.
+pub(crate) fn role_changed() {
+    ROLES_CHANGED.set(true);
+}
+
 /// Forgets what may differ in the next transaction.
 pub(crate) fn end_of_transaction() {
-    ACTOR.set(None);
     drop(take_touched());
 }
 

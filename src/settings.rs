@@ -11,6 +11,9 @@ static RECORD_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
 static CONTEXT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
+/// Most chains that `audit.chains` lets writers share.
+pub(crate) const MOST_CHAINS: i32 = 1_000_000;
+
 /// Defines the settings; called once, when the library is loaded.
 pub(crate) fn define() {
     GucRegistry::define_int_guc(
@@ -20,7 +23,7 @@ pub(crate) fn define() {
           their first change to the end of their transaction. n: n chains; a writer waits when all are in use.",
         &CHAINS,
         0,
-        1_000_000,
+        MOST_CHAINS,
         GucContext::Suset,
         GucFlags::default(),
     );

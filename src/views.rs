@@ -20,7 +20,7 @@ pub(crate) fn line(call: &Call) -> Result<Option<String>, Error> {
     let Some(ledger) = registry::ledger(&objects, Visible::Statement)? else {
         return Ok(None);
     };
-    let log = Log::open(&objects, Lock::AccessShare)?;
+    let log = Log::open(&objects)?;
     log.find(&ledger, chain, seq, |entries, row| {
         let stored = entries.read(row).map_err(unreadable)?;
         text(&stored)
@@ -36,7 +36,7 @@ pub(crate) fn export(call: &Call) -> Result<(), Error> {
     let Some(ledger) = registry::ledger(&objects, Visible::Statement)? else {
         return Ok(());
     };
-    Log::open(&objects, Lock::AccessShare)?.in_order(&ledger, |entries, row| {
+    Log::open(&objects)?.in_order(&ledger, |entries, row| {
         let place = entries.place(row);
         if place.id.is_some_and(|id| id <= since) {
             return Ok(());

@@ -34,6 +34,35 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> pg_sys::Datum {
     unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length)) }
 }
 
+/// Text, json and bytea values packed one after another: one allocation for all values of a row.
+pub(crate) struct Packed {
+    /// Words, because the header of a value is one.
+    words: Vec<u32>,
+}
+
+impl Packed {
+    /// Room for these values.
+    pub(crate) fn for_values<'a>(values: impl Iterator<Item = &'a [u8]>) -> Packed {
+        Packed { words: Vec::with_capacity(values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum()) }
+    }
+
+    /// Adds a value, which is valid as long as `self`. There must be room for it.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> pg_sys::Datum {
+        let (start, size) = (self.words.len(), 1 + bytes.len().div_ceil(4));
+        assert!(self.words.capacity() - start >= size, "values do not move once they are packed");
+        self.words.resize(start + size, 0);
+        let value = self.words[start..].as_mut_ptr();
+        // The server refuses values of 1 GiB or more; callers check before, so that the message says what was too large.
+        let length = i32::try_from(bytes.len() + 4).unwrap_or(i32::MAX);
+        // SAFETY: `size` words were just added, of which the first is the header; nothing is moved as long as `self` lives.
+        unsafe {
+            varlena::set_varsize_4b(value.cast(), length);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.add(1).cast(), bytes.len());
+        }
+        pg_sys::Datum::from(value)
+    }
+}
+
 /// A uuid datum that points to these bytes; valid while they are.
 pub(crate) fn from_uuid(uuid: &uuid::Uuid) -> pg_sys::Datum {
     pg_sys::Datum::from(uuid.as_bytes().as_ptr())

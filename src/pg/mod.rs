@@ -11,6 +11,7 @@ pub(crate) mod catalog;
 pub(crate) mod compat;
 pub(crate) mod datum;
 pub(crate) mod fmgr;
+pub(crate) mod hooks;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod output;

@@ -2,8 +2,13 @@
 //!
 //! No privilege, rule, trigger, default or policy takes part, so nobody needs a right on our tables and nobody can get in between.
 
+use std::borrow::Borrow;
+use std::cell::OnceCell;
+use std::mem::ManuallyDrop;
+
 use pgrx::pg_sys;
 
+use super::memory::Scratch;
 use super::relation::Relation;
 use super::scan::Row;
 use super::server;
@@ -31,12 +36,155 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Inserts rows that were formed before, as written by command `command` of this transaction: what began before that command was over does
+    /// not see them. One record of the write-ahead log serves all rows of a page. A duplicate key is an error.
+    ///
+    /// `slots` must have been made for this table.
+    pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, slots: &mut Slots, rows: &[T], command: u32) {
+        let scratch = Scratch::new();
+        scratch.within(|| {
+            for rows in rows.chunks(Slots::MOST) {
+                self.insert_chunk(slots.hold(rows), command);
+            }
+        });
+    }
+
+    fn insert_chunk(&self, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
+        // SAFETY: each slot holds a row formed for this table, see Slots. heap_multi_insert notes in each slot and tuple where the row went.
+        unsafe {
+            pg_sys::heap_multi_insert(
+                self.relation.as_ptr(),
+                slots.as_mut_ptr(),
+                slots.len() as core::ffi::c_int,
+                command,
+                0,
+                std::ptr::null_mut(),
+            );
+            for slot in slots {
+                self.insert_index_entries(*slot);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `slot` holds a row that was just inserted into the table, and knows its place.
+    unsafe fn insert_index_entries(&self, slot: *mut pg_sys::TupleTableSlot) {
+        let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+        let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
+        // SAFETY: CatalogOpenIndexes opened the indexes with their descriptions; they have neither expressions nor predicates, so that no executor
+        // state is needed. An index that is not ready yet takes no entries (catalog/indexing.c, CatalogIndexInsert).
+        unsafe {
+            let state = &*self.indexes;
+            for number in 0..usize::try_from(state.ri_NumIndices).unwrap_or(0) {
+                let index = *state.ri_IndexRelationDescs.add(number);
+                let info = *state.ri_IndexRelationInfo.add(number);
+                if !(*info).ii_ReadyForInserts {
+                    continue;
+                }
+                pg_sys::FormIndexDatum(info, slot, std::ptr::null_mut(), values.as_mut_ptr(), nulls.as_mut_ptr());
+                let unique = if (*(*index).rd_index).indisunique {
+                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
+                } else {
+                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
+                };
+                pg_sys::index_insert(
+                    index,
+                    values.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                    &raw mut (*slot).tts_tid,
+                    self.relation.as_ptr(),
+                    unique,
+                    false,
+                    info,
+                );
+            }
+        }
+    }
+
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
-        assert_eq!(values.len(), self.relation.width(), "row width of the table");
-        let mut datums: Vec<_> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
-        let mut nulls: Vec<_> = values.iter().map(Option::is_none).collect();
-        // SAFETY: both arrays have natts elements of the columns' types.
-        unsafe { pg_sys::heap_form_tuple(self.relation.desc(), datums.as_mut_ptr(), nulls.as_mut_ptr()) }
+        form(self.relation, values)
+    }
+}
+
+/// What the server wants rows in when it inserts many at once. Kept from one transaction to the next.
+///
+/// They have a row description of their own, so that nobody counts references to that of the table.
+#[derive(Default)]
+pub(crate) struct Slots {
+    home: Option<(Scratch, pg_sys::TupleDesc)>,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+}
+
+impl Slots {
+    /// Rows that are inserted by one call of the server.
+    const MOST: usize = 256;
+
+    /// No slots; they are made when they are needed.
+    pub(crate) const NONE: Slots = Slots { home: None, slots: Vec::new() };
+
+    /// Makes them fit a table. Slots that were made for another one must not be used for it.
+    pub(crate) fn fit(&mut self, relation: &Relation) {
+        if self.home.is_none() {
+            let home = Scratch::long_lived();
+            // SAFETY: the relation is open; the copy is made in memory that lives as long as the slots.
+            let desc = home.within(|| unsafe { pg_sys::CreateTupleDescCopy(relation.desc()) });
+            self.home = Some((home, desc));
+        }
+    }
+
+    /// Puts rows into slots, until the next call.
+    fn hold<T: Borrow<Formed>>(&mut self, rows: &[T]) -> &mut [*mut pg_sys::TupleTableSlot] {
+        let (home, desc) = self.home.as_ref().expect("Slots::fit was called");
+        while self.slots.len() < rows.len() {
+            // SAFETY: description and slot live in the same memory.
+            let slot = home.within(|| unsafe { pg_sys::MakeTupleTableSlot(*desc, &raw const pg_sys::TTSOpsHeapTuple) });
+            self.slots.push(slot);
+        }
+        let slots = &mut self.slots[..rows.len()];
+        for (slot, row) in slots.iter_mut().zip(rows) {
+            // SAFETY: the row was formed for this description. The slot does not own it, and is given another one before it is looked at again.
+            unsafe { pg_sys::ExecStoreHeapTuple(row.borrow().tuple, *slot, false) };
+        }
+        slots
+    }
+}
+
+fn form(relation: &Relation, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
+    assert_eq!(values.len(), relation.width(), "row width of the table");
+    let mut datums: Vec<_> = values.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
+    let mut nulls: Vec<_> = values.iter().map(Option::is_none).collect();
+    // SAFETY: both arrays have natts elements of the columns' types.
+    unsafe { pg_sys::heap_form_tuple(relation.desc(), datums.as_mut_ptr(), nulls.as_mut_ptr()) }
+}
+
+/// A row formed for a table and not inserted yet, in memory that outlives statements and transactions; freed when dropped.
+pub(crate) struct Formed {
+    tuple: pg_sys::HeapTuple,
+}
+
+thread_local! {
+    /// Never dropped by the end of the process: that comes after the server has put its memory away.
+    static FORMED: ManuallyDrop<OnceCell<Scratch>> = const { ManuallyDrop::new(OnceCell::new()) };
+}
+
+impl Formed {
+    /// Forms a row; the values are copied.
+    pub(crate) fn new(relation: &Relation, values: &[Option<pg_sys::Datum>]) -> Formed {
+        let tuple = FORMED.with(|home| home.get_or_init(Scratch::long_lived).within(|| form(relation, values)));
+        Formed { tuple }
+    }
+
+    /// Bytes of the row.
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: a formed tuple is valid until it is freed.
+        unsafe { (*self.tuple).t_len as usize }
+    }
+}
+
+impl Drop for Formed {
+    fn drop(&mut self) {
+        // SAFETY: formed by us in a memory context that is never deleted, freed once.
+        unsafe { pg_sys::heap_freetuple(self.tuple) }
     }
 }
 

@@ -4,7 +4,8 @@ use core::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::{chain, error, seal, session_cache};
+use crate::error::or_report;
+use crate::{chain, pending, seal, session_cache};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -13,6 +14,8 @@ pub(crate) fn register() {
         pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(on_subtransaction), std::ptr::null_mut());
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::null());
+        let roles = pg_sys::SysCacheIdentifier::AUTHOID as core::ffi::c_int;
+        pg_sys::CacheRegisterSyscacheCallback(roles, Some(on_role_changed), pg_sys::Datum::null());
     }
 }
 
@@ -26,6 +29,12 @@ pub(crate) fn subtransaction() -> u32 {
 pub(crate) fn transaction_id() -> u64 {
     // SAFETY: called inside a transaction that writes.
     unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// Number of the running command of this transaction, which counts as one that writes from here on.
+pub(crate) fn used_command() -> u32 {
+    // SAFETY: called inside a transaction that writes, outside of parallel mode.
+    unsafe { pg_sys::GetCurrentCommandId(true) }
 }
 
 /// Lets the commit of this transaction wait until it is on disk, whatever `synchronous_commit` says.
@@ -43,12 +52,17 @@ pub(crate) fn next_command() {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
+    // After the last trigger has fired. An error here makes an abort of the commit.
+    if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
+        or_report(pending::close());
+    }
     if event == XACT_EVENT_PRE_PREPARE {
-        error::or_report(seal::refuse_prepare());
+        or_report(seal::refuse_prepare());
     }
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
         chain::end_of_transaction(event == XACT_EVENT_COMMIT);
+        pending::end_of_transaction(event != XACT_EVENT_ABORT);
         seal::end_of_transaction();
         session_cache::end_of_transaction();
     }
@@ -63,8 +77,14 @@ unsafe extern "C-unwind" fn on_subtransaction(
 ) {
     use pg_sys::SubXactEvent::*;
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => chain::savepoint_released(this, parent),
-        SUBXACT_EVENT_ABORT_SUB => chain::savepoint_rolled_back(this),
+        SUBXACT_EVENT_COMMIT_SUB => {
+            chain::savepoint_released(this, parent);
+            pending::savepoint_released(this, parent);
+        }
+        SUBXACT_EVENT_ABORT_SUB => {
+            chain::savepoint_rolled_back(this);
+            pending::savepoint_rolled_back(this);
+        }
         _ => {}
     }
 }
@@ -72,4 +92,9 @@ unsafe extern "C-unwind" fn on_subtransaction(
 #[pg_guard]
 unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     session_cache::relation_changed(relation);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_role_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
+    session_cache::role_changed();
 }
