@@ -40,6 +40,26 @@ CREATE FUNCTION audit.seal() RETURNS bigint
 COMMENT ON FUNCTION audit.seal() IS 'Seals all entries committed since the last seal; gives the number of the seal, NULL when there is nothing new.';
 REVOKE ALL ON FUNCTION audit.seal() FROM PUBLIC;
 
+CREATE FUNCTION audit.inclusion_proof(chain integer, seq bigint) RETURNS text
+  LANGUAGE c STABLE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_inclusion_proof';
+COMMENT ON FUNCTION audit.inclusion_proof(integer, bigint) IS
+  'Proof that an entry is in the tree of the newest checkpoint, with that checkpoint: a c2sp.org/tlog-proof.';
+REVOKE ALL ON FUNCTION audit.inclusion_proof(integer, bigint) FROM PUBLIC;
+
+CREATE FUNCTION audit.consistency_proof(checkpoint text) RETURNS text
+  LANGUAGE c STABLE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_consistency_proof';
+COMMENT ON FUNCTION audit.consistency_proof(text) IS 'Proof that the tree of the newest checkpoint continues that of an older one.';
+REVOKE ALL ON FUNCTION audit.consistency_proof(text) FROM PUBLIC;
+
+CREATE FUNCTION audit.verify_inclusion(line text, proof text, vkey text DEFAULT NULL) RETURNS boolean
+  LANGUAGE c IMMUTABLE PARALLEL SAFE
+  AS 'MODULE_PATHNAME', 'audit_verify_inclusion';
+COMMENT ON FUNCTION audit.verify_inclusion(text, text, text) IS
+  'Whether an inclusion proof holds for the line of an entry and, with a key, whether that key has signed its checkpoint.';
+REVOKE ALL ON FUNCTION audit.verify_inclusion(text, text, text) FROM PUBLIC;
+
 CREATE FUNCTION audit.line(chain integer, seq bigint) RETURNS text
   LANGUAGE c STABLE PARALLEL SAFE
   AS 'MODULE_PATHNAME', 'audit_line';

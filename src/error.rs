@@ -117,6 +117,31 @@ pub(crate) enum Error {
         what: String,
         why: String,
     },
+    NothingSealed,
+    NotSealed {
+        chain: i32,
+        seq: i64,
+    },
+    NoSuchEntry {
+        chain: i32,
+        seq: i64,
+    },
+    /// A text that was handed in is not what it should be.
+    BadText {
+        argument: &'static str,
+        what: String,
+    },
+    /// A checkpoint over more entries than are sealed.
+    CheckpointAhead {
+        size: u64,
+        sealed: u64,
+    },
+    /// A checkpoint of another history.
+    CheckpointDiffers {
+        size: u64,
+        computed: String,
+        found: String,
+    },
     /// Seals or tiles are not what was sealed.
     TreeDamaged {
         what: String,
@@ -133,8 +158,6 @@ pub(crate) enum Error {
     SealFirst {
         why: String,
     },
-    /// A checkpoint of a seal that may yet be rolled back.
-    CheckpointWhileSealing,
     /// The file of the signing key cannot be used. `why` says nothing of what is in it, nor where it is.
     SigningKey {
         why: String,
@@ -266,6 +289,39 @@ impl Error {
                 Some(why.clone()),
                 some("The dump was changed after it was taken, or is of another format version."),
             ),
+            NothingSealed => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "nothing is sealed yet".into(),
+                None,
+                some("Use audit.seal() first, and commit it."),
+            ),
+            NotSealed { chain, seq } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("entry {seq} of chain {chain} is not sealed yet"),
+                None,
+                some("Wait for the next seal, or use audit.seal() and commit it."),
+            ),
+            NoSuchEntry { chain, seq } => {
+                (ERRCODE_NO_DATA_FOUND, format!("there is no entry {seq} of chain {chain}"), None, None)
+            }
+            BadText { argument, what } => (
+                ERRCODE_INVALID_TEXT_REPRESENTATION,
+                format!("invalid value for argument \"{argument}\": {what}"),
+                None,
+                None,
+            ),
+            CheckpointAhead { size, sealed } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the checkpoint is over {size} entries, but only {sealed} are sealed"),
+                None,
+                some("It is of another ledger, or this one was set back: audit.verify(checkpoint => ...) tells."),
+            ),
+            CheckpointDiffers { size, computed, found } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the ledger does not continue the checkpoint over {size} entries"),
+                Some(format!("Computed root {computed}, the checkpoint says {found}.")),
+                some("It is of another ledger, or the history was rewritten: audit.verify(checkpoint => ...) tells."),
+            ),
             TreeDamaged { what } => (
                 ERRCODE_DATA_CORRUPTED,
                 format!("the tree of sealed entries is damaged: {what}"),
@@ -330,13 +386,7 @@ impl Error {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "cannot give out a checkpoint before the next seal".into(),
                 Some(why.clone()),
-                some("Use audit.seal(), which records it, and then try again."),
-            ),
-            CheckpointWhileSealing => (
-                ERRCODE_ACTIVE_SQL_TRANSACTION,
-                "cannot give out a checkpoint in the transaction that seals".into(),
-                some("The seal could still be rolled back."),
-                some("Commit first."),
+                some("Use audit.seal(), which records it, and try again when that is committed."),
             ),
             SigningKey { why } => (
                 ERRCODE_CONFIG_FILE_ERROR,

@@ -14,6 +14,7 @@
 //! | `guard` | refusing changes of the extension's own tables |
 //! | `seal` | all chains into one tree, one row of `audit.seal` at a time |
 //! | `tiles` | where that tree is stored |
+//! | `proof` | proofs of that tree |
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
@@ -40,6 +41,7 @@ mod key;
 mod log;
 #[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
 mod pg;
+mod proof;
 mod protect;
 mod registry;
 mod render;

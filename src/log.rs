@@ -1,6 +1,7 @@
 //! Where entries live: the table `audit.log`. The only file that knows its columns.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
@@ -254,29 +255,36 @@ impl Log {
 
 /// What sealing reads of the log.
 impl Log {
-    /// The first chain of a ledger from number `chain` on. Costs one look into the index, however long the chains are.
-    pub(crate) fn next_chain(&self, ledger: &Uuid, chain: i32, visible: Visible) -> Result<Option<i32>, Error> {
+    /// The first chain from number `chain` on of which anything was ever written, committed or not. Costs one look into the index, however long the chains are, and however
+    /// much of them is not committed.
+    pub(crate) fn next_chain(&self, ledger: &Uuid, chain: i32) -> Result<Option<i32>, Error> {
         let index = self.index()?;
         let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..of_chain(chain) };
         let mut found = None;
-        by_index(&self.relation, &index, visible, &[of_ledger(ledger), from], Direction::Forward, |row| {
+        by_index(&self.relation, &index, Visible::Any, &[of_ledger(ledger), from], Direction::Forward, |row| {
             found = row.int4(column::CHAIN);
             false
         });
         Ok(found)
     }
 
-    /// Visits the entries of a chain from place `seq` on: place and stored hash, if it is one. Ends when `visit` gives false.
+    /// Visits the entries of a chain with these places, in their order: place and stored hash, if it is one. Ends when `visit` gives false.
     pub(crate) fn hashes(
         &self,
         ledger: &Uuid,
         chain: u32,
-        seq: u64,
+        places: RangeInclusive<u64>,
         visible: Visible,
         mut visit: impl FnMut(u64, Option<Hash>) -> bool,
     ) -> Result<(), Error> {
         let index = self.index()?;
-        let conditions = [of_ledger(ledger), of_chain(chain as i32), of_seq(Comparison::AtLeast, seq as i64)];
+        let bound = |place: u64| i64::try_from(place).unwrap_or(i64::MAX);
+        let conditions = [
+            of_ledger(ledger),
+            of_chain(chain as i32),
+            of_seq(Comparison::AtLeast, bound(*places.start())),
+            of_seq(Comparison::AtMost, bound(*places.end())),
+        ];
         by_index(&self.relation, &index, visible, &conditions, Direction::Forward, |row| {
             let Some(seq) = row.int8(column::SEQ).and_then(|seq| u64::try_from(seq).ok()) else { return false };
             visit(seq, row.bytes(column::HASH).and_then(|bytes| Hash::try_from(bytes).ok()))

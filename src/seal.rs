@@ -105,7 +105,7 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
 fn append_new(edge: &mut Edge, number: u64, log: &Log, seals: &Seals, tiles: &Tiles) -> Result<Vec<Range>, Error> {
     let mut ranges = Vec::new();
     let mut from = 1;
-    while let Some(chain) = log.next_chain(&seals.ledger, from, Visible::Now)? {
+    while let Some(chain) = log.next_chain(&seals.ledger, from)? {
         if let Some(range) = append_chain(edge, chain as u32, number, log, seals, tiles)? {
             ranges.push(range);
         }
@@ -116,6 +116,9 @@ fn append_new(edge: &mut Edge, number: u64, log: &Log, seals: &Seals, tiles: &Ti
     }
     Ok(ranges)
 }
+
+/// How many entries of a chain are looked at in the first place.
+const FIRST_LOOK: u64 = 64;
 
 fn append_chain(
     edge: &mut Edge,
@@ -136,19 +139,29 @@ fn append_chain(
     let mut head = None;
     let mut stopped = false;
     let mut result = Ok(());
-    log.hashes(&seals.ledger, chain, first, Visible::Now, |seq, hash| {
-        let Some(hash) = hash.filter(|_| seq == next) else {
-            stopped = true;
-            return false;
-        };
-        result = match writer.append(LeafHash::of_entry(&hash), |tile| tiles.add(&tile)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::TreeDamaged { what: error.to_string() }),
-        };
-        head = Some(hash);
-        next += 1;
-        result.is_ok()
-    })?;
+    // Behind what is committed may lie millions of entries of an open transaction. They are not looked at: a look goes as far again as the one before, and the next is
+    // only taken when that found everything.
+    let mut look = FIRST_LOOK;
+    loop {
+        let end = next.saturating_add(look - 1);
+        log.hashes(&seals.ledger, chain, next..=end, Visible::Now, |seq, hash| {
+            let Some(hash) = hash.filter(|_| seq == next) else {
+                stopped = true;
+                return false;
+            };
+            result = match writer.append(LeafHash::of_entry(&hash), |tile| tiles.add(&tile)) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Error::TreeDamaged { what: error.to_string() }),
+            };
+            head = Some(hash);
+            next += 1;
+            result.is_ok()
+        })?;
+        if stopped || result.is_err() || next <= end {
+            break;
+        }
+        look = next - first;
+    }
     result?;
     // A transaction that commits while its entries are being looked at shows its later ones, but not its first: those are for the next seal. An entry that still cannot be
     // seen is not there, or has no hash.
@@ -167,7 +180,7 @@ fn append_chain(
 
 fn is_whole(log: &Log, ledger: &Uuid, chain: u32, seq: u64) -> Result<bool, Error> {
     let mut whole = false;
-    log.hashes(ledger, chain, seq, Visible::Now, |found, hash| {
+    log.hashes(ledger, chain, seq..=seq, Visible::Now, |found, hash| {
         whole = found == seq && hash.is_some();
         false
     })?;
@@ -207,11 +220,6 @@ impl Edge {
     fn keep(self) {
         KNOWN.set(Some(self));
     }
-}
-
-/// Whether this transaction has sealed, or has tried to: what it sealed is not there for others yet, and may never be.
-pub(crate) fn is_sealing() -> bool {
-    HOLDS_LOCK.get()
 }
 
 /// A transaction that was prepared keeps its locks until somebody commits it, and nobody else could seal meanwhile.
@@ -508,7 +516,6 @@ impl Seals {
     }
 
     /// The range that holds an entry; `None` when it is not sealed.
-    #[expect(dead_code, reason = "for proofs")]
     pub(crate) fn range_of_entry(&self, chain: u32, seq: u64) -> Result<Option<StoredRange>, Error> {
         let conditions = [chain_is(chain), number_is(range_column::LAST_SEQ, Comparison::AtLeast, seq)];
         let range = self.one_range(self.range_pkey, &conditions, Direction::Forward)?;

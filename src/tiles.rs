@@ -151,12 +151,18 @@ impl Source<'_> {
                 return Err(not_counted(leaf));
             };
             let mut seq = stored.range.first + skipped;
-            self.log.hashes(&self.seals.ledger, stored.range.chain, seq, self.tiles.visible, |found, hash| {
-                let Some(hash) = hash.filter(|_| found == seq) else { return false };
-                leaves.push(LeafHash::of_entry(&hash).into());
-                seq += 1;
-                seq <= stored.range.last && leaves.len() < count
-            })?;
+            self.log.hashes(
+                &self.seals.ledger,
+                stored.range.chain,
+                seq..=stored.range.last,
+                self.tiles.visible,
+                |found, hash| {
+                    let Some(hash) = hash.filter(|_| found == seq) else { return false };
+                    leaves.push(LeafHash::of_entry(&hash).into());
+                    seq += 1;
+                    seq <= stored.range.last && leaves.len() < count
+                },
+            )?;
             if seq <= stored.range.last && leaves.len() < count {
                 let chain = stored.range.chain;
                 return Err(damaged(&format!(

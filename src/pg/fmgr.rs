@@ -97,6 +97,12 @@ impl Answer for i64 {
     }
 }
 
+impl Answer for bool {
+    fn into_answer(self) -> Option<pg_sys::Datum> {
+        self.into_datum()
+    }
+}
+
 impl Answer for Option<i64> {
     fn into_answer(self) -> Option<pg_sys::Datum> {
         self.and_then(IntoDatum::into_datum)

@@ -16,15 +16,18 @@ pub(crate) enum Visible {
     /// Whatever is committed at this moment, and all that this transaction wrote, whatever the isolation level.
     /// Takes no part in SERIALIZABLE's bookkeeping: that is kept for MVCC snapshots only (predicate.c, SerializationNeededForRead).
     Now,
+    /// Whatever lies in the table, also what was rolled back, is not committed yet or was deleted.
+    Any,
 }
 
 impl Visible {
     fn snapshot(self) -> pg_sys::Snapshot {
-        // SAFETY: a statement always has an active snapshot; SnapshotSelfData is a static of the server.
+        // SAFETY: a statement always has an active snapshot; the others are statics of the server.
         unsafe {
             match self {
                 Visible::Statement => pg_sys::GetActiveSnapshot(),
                 Visible::Now => &raw mut pg_sys::SnapshotSelfData,
+                Visible::Any => &raw mut pg_sys::SnapshotAnyData,
             }
         }
     }

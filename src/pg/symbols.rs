@@ -1,7 +1,7 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, checkpoint, guard, key, protect, seal, sealer, verify, views};
+use crate::{capture, checkpoint, guard, key, proof, protect, seal, sealer, verify, views};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
@@ -12,6 +12,9 @@ sql_function!(audit_cover, pg_finfo_audit_cover, protect::cover_new_tables);
 sql_function!(audit_verify, pg_finfo_audit_verify, verify::verify);
 sql_function!(audit_findings, pg_finfo_audit_findings, verify::findings);
 sql_function!(audit_seal, pg_finfo_audit_seal, seal::seal);
+sql_function!(audit_inclusion_proof, pg_finfo_audit_inclusion_proof, proof::inclusion_proof);
+sql_function!(audit_consistency_proof, pg_finfo_audit_consistency_proof, proof::consistency_proof);
+sql_function!(audit_verify_inclusion, pg_finfo_audit_verify_inclusion, proof::verify);
 sql_function!(audit_line, pg_finfo_audit_line, views::line);
 sql_function!(audit_export, pg_finfo_audit_export, views::export);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);

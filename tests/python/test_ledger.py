@@ -22,6 +22,7 @@ sys.path.insert(0, HERE)
 import ledger  # noqa: E402  (found through the line above, from whatever directory the tests are started)
 
 VECTORS = os.path.join(HERE, "..", "..", "crates", "ledger", "testdata", "entries.json")
+SEALS = os.path.join(HERE, "..", "..", "crates", "ledger", "testdata", "seals.json")
 LEDGER = "0b0f5b0e-3c0a-4c8e-9d59-6f9f2f4f6a01"
 
 
@@ -56,6 +57,57 @@ def rewritten(entry, **changed):
     """The entry with other fields and the hash that goes with them: what a tamperer who knows the format leaves."""
     line = ledger.build_line({**ledger.parse_line(entry[1]), **changed})
     return ledger.hash_line(line), line
+
+
+def leaf(entry_hash):
+    """Section 6: the leaf of an entry."""
+    return hashlib.sha256(b"\0" + bytes.fromhex(entry_hash)).digest()
+
+
+def root(leaves):
+    """Section 6: the root of a tree, straight from its definition."""
+    if len(leaves) < 2:
+        return leaves[0] if leaves else hashlib.sha256(b"").digest()
+    half = 1
+    while 2 * half < len(leaves):
+        half *= 2
+    return hashlib.sha256(b"\1" + root(leaves[:half]) + root(leaves[half:])).digest()
+
+
+class GoldenSeals(unittest.TestCase):
+    """Section 9. Nothing in a seal's line needs an escape, so the common writer of JSON writes it."""
+
+    @classmethod
+    def setUpClass(cls):
+        with open(SEALS, encoding="utf-8") as file:
+            cls.seals = json.load(file)
+        with open(VECTORS, encoding="utf-8") as file:
+            cls.entries = {vector["name"]: vector["hash"] for vector in json.load(file)}
+
+    def test_fields_build_the_line_and_its_hash(self):
+        members = ["v", "ledger", "seal", "prev", "at", "size", "root", "system", "timeline", "ranges"]
+        for vector in self.seals:
+            with self.subTest(vector["name"]):
+                self.assertEqual(list(vector["fields"]), members)
+                self.assertEqual(json.dumps(vector["fields"], separators=(",", ":")), vector["line"])
+                self.assertEqual(ledger.hash_line(vector["line"]), vector["hash"])
+
+    def test_no_line_of_a_seal_is_one_of_an_entry(self):
+        for vector in self.seals:
+            with self.assertRaises(ledger.FormatError):
+                ledger.parse_line(vector["line"])
+
+    def test_seals_of_the_chain_have_its_roots(self):
+        leaves, prev = [], ledger.GENESIS
+        for number, vector in enumerate((vector for vector in self.seals if vector["name"].startswith("seal_")), 1):
+            fields = vector["fields"]
+            self.assertEqual((fields["seal"], fields["prev"]), (str(number), prev))
+            for chain, first, last, head in fields["ranges"]:
+                leaves += [leaf(self.entries["chain_%d" % seq]) for seq in range(int(first), int(last) + 1)]
+                self.assertEqual(head, self.entries["chain_" + last])
+            self.assertEqual((fields["size"], fields["root"]), (str(len(leaves)), root(leaves).hex()))
+            prev = vector["hash"]
+        self.assertEqual(len(leaves), 3)
 
 
 class GoldenVectors(unittest.TestCase):

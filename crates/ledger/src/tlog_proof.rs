@@ -114,44 +114,61 @@ impl FromStr for TlogProof {
 
     /// Reads a proof of at most [`MAX_LEN`] bytes. It takes exactly what `Display` writes, and verifies nothing.
     fn from_str(text: &str) -> Result<TlogProof, TlogProofError> {
-        if text.len() > MAX_LEN {
-            return Err(TlogProofError::TooLong(text.len()));
-        }
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(TlogProofError::NoCheckpoint)?;
-        let mut lines = head.split('\n').enumerate().peekable();
-        if lines.next().is_none_or(|(_, line)| line != HEADER) {
-            return Err(TlogProofError::Header);
-        }
-        let mut extra = Vec::new();
-        if let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with("extra ")) {
-            extra = from_base64(&line["extra ".len()..], MAX_EXTRA).ok_or(TlogProofError::Extra)?;
-            if extra.is_empty() {
-                return Err(TlogProofError::Extra);
-            }
-        }
-        let index = lines
-            .next()
-            .and_then(|(_, line)| decimal(line.strip_prefix("index ")?))
-            .and_then(|index| LeafIndex::new(index).ok())
-            .ok_or(TlogProofError::Index)?;
-        // One more than may be is enough to know that there are too many.
-        let hashes = lines
-            .take(MAX_INCLUSION + 1)
-            .map(|(i, line)| hash_from_base64(line).ok_or(TlogProofError::Hash(i + 1)))
-            .collect::<Result<_, _>>()?;
-        TlogProof::new(InclusionProof::new(index, hashes)?, extra, Note::parse(checkpoint.as_bytes())?)
+        let (proof, extra, checkpoint) = parse(text)?;
+        TlogProof::new(proof, extra, Note::parse(checkpoint.as_bytes())?)
     }
+}
+
+/// Reads a proof of at most [`MAX_LEN`] bytes: the inclusion proof, the extra data, and the text that should be a signed checkpoint, which is left as it is. For
+/// ledgers without a key; [`TlogProof`] takes signed checkpoints alone.
+pub fn parse(text: &str) -> Result<(InclusionProof, Vec<u8>, &str), TlogProofError> {
+    if text.len() > MAX_LEN {
+        return Err(TlogProofError::TooLong(text.len()));
+    }
+    let (head, checkpoint) = text.split_once("\n\n").ok_or(TlogProofError::NoCheckpoint)?;
+    let mut lines = head.split('\n').enumerate().peekable();
+    if lines.next().is_none_or(|(_, line)| line != HEADER) {
+        return Err(TlogProofError::Header);
+    }
+    let mut extra = Vec::new();
+    if let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with("extra ")) {
+        extra = from_base64(&line["extra ".len()..], MAX_EXTRA).ok_or(TlogProofError::Extra)?;
+        if extra.is_empty() {
+            return Err(TlogProofError::Extra);
+        }
+    }
+    let index = lines
+        .next()
+        .and_then(|(_, line)| decimal(line.strip_prefix("index ")?))
+        .and_then(|index| LeafIndex::new(index).ok())
+        .ok_or(TlogProofError::Index)?;
+    // One more than may be is enough to know that there are too many.
+    let hashes = lines
+        .take(MAX_INCLUSION + 1)
+        .map(|(i, line)| hash_from_base64(line).ok_or(TlogProofError::Hash(i + 1)))
+        .collect::<Result<_, _>>()?;
+    Ok((InclusionProof::new(index, hashes)?, extra, checkpoint))
+}
+
+/// Writes what [`parse`] reads. `extra` has at most [`MAX_EXTRA`] bytes, and the text begins with no line feed.
+pub fn format(proof: &InclusionProof, extra: &[u8], checkpoint: &str) -> String {
+    let mut text = format!("{HEADER}\n");
+    if !extra.is_empty() {
+        text.push_str(&format!("extra {}\n", to_base64(extra)));
+    }
+    text.push_str(&format!("index {}\n", proof.index()));
+    for hash in proof.hashes() {
+        text.push_str(&to_base64(hash.as_bytes()));
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(checkpoint);
+    text
 }
 
 impl fmt::Display for TlogProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{HEADER}")?;
-        if !self.extra.is_empty() {
-            writeln!(f, "extra {}", to_base64(&self.extra))?;
-        }
-        writeln!(f, "index {}", self.proof.index())?;
-        self.proof.hashes().iter().try_for_each(|hash| writeln!(f, "{}", to_base64(hash.as_bytes())))?;
-        write!(f, "\n{}", self.checkpoint)
+        f.write_str(&format(&self.proof, &self.extra, &self.checkpoint.to_string()))
     }
 }
 
@@ -256,6 +273,16 @@ mod tests {
         assert_eq!(wrong, Err(CheckpointError::Lines.into()));
         let wrong = "a".repeat(MAX_LEN + 1).parse::<TlogProof>();
         assert_eq!(wrong, Err(TlogProofError::TooLong(MAX_LEN + 1)));
+    }
+
+    #[test]
+    fn proof_with_an_unsigned_checkpoint_is_no_signed_one() {
+        let signed = proof(b"x");
+        let body = signed.checkpoint().unverified_text();
+        let text = format(signed.proof(), b"x", body);
+        assert_eq!(parse(&text), Ok((signed.proof().clone(), b"x".to_vec(), body)));
+        assert!(text.parse::<TlogProof>().is_err());
+        assert_eq!(format(signed.proof(), b"x", &signed.checkpoint().to_string()), signed.to_string());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use audit_tests::{Cluster, Database, Session, assert_clean, changes, guards_off, newer_bindir};
+use audit_tests::{Cluster, Database, Session, assert_clean, assert_seals, changes, guards_off, newer_bindir};
 
 const SHOP: &str = "
     CREATE TABLE account (id int PRIMARY KEY, owner text, balance numeric(12, 2));
@@ -24,9 +24,10 @@ fn shop(cluster: &Cluster) -> Database<'_> {
     let database = cluster.database();
     let (mut s, mut other) = (database.connect(), database.connect());
     s.run(SHOP);
+    s.run("SELECT audit.seal()");
     s.run("BEGIN; UPDATE account SET balance = 0 WHERE id = 1");
     other.run("UPDATE account SET balance = 0 WHERE id = 2");
-    s.run("COMMIT");
+    s.run("COMMIT; SELECT audit.seal(); UPDATE account SET balance = 3 WHERE id = 1");
     assert_clean(&mut s);
     database
 }
@@ -54,6 +55,7 @@ fn assert_restored(original: &Database<'_>, restored: &mut Session) {
     let before = lines(&mut original.connect());
     assert_clean(restored);
     assert_eq!(lines(restored), before);
+    assert_eq!(assert_seals(restored).seals, assert_seals(&mut original.connect()).seals);
     let incarnations = "SELECT count(*) FROM audit.log WHERE op = 'INCARNATION'";
     let already = restored.number(incarnations);
 
@@ -64,6 +66,8 @@ fn assert_restored(original: &Database<'_>, restored: &mut Session) {
     let after = lines(restored);
     assert!(before.iter().all(|line| after.contains(line)));
     assert!(after.len() > before.len());
+    restored.run("SELECT audit.seal()");
+    assert_eq!(assert_seals(restored).unsealed, 0);
     // New ids come after all old ones.
     assert!(restored.holds(
         "SELECT min(id) FILTER (WHERE id >= i.first) > max(id) FILTER (WHERE id < i.first)

@@ -387,8 +387,9 @@ fn seals_ranges_and_tiles_are_append_only() {
 
 #[test]
 fn an_entry_that_is_missing_stops_its_chain_and_no_other() {
-    let database = work();
+    let database = database();
     let (mut s, mut other) = (database.connect(), database.connect());
+    s.run(WORK);
     // Two chains: the second transaction is open while the first commits.
     s.run("INSERT INTO work SELECT g FROM generate_series(1, 5) g; BEGIN; INSERT INTO work VALUES ('a')");
     other.run("INSERT INTO work VALUES ('b'), ('c')");
@@ -423,8 +424,9 @@ fn a_tree_that_was_changed_is_not_continued() {
         "UPDATE audit.log SET hash = sha256('x') WHERE seq = 300",
         "DELETE FROM audit.log WHERE seq = 300",
     ] {
-        let database = work();
+        let database = database();
         let mut s = database.connect();
+        s.run(WORK);
         s.run("INSERT INTO work SELECT g FROM generate_series(1, 300) g");
         assert_eq!(seal(&mut s), Some(1));
         let table = damage.split(' ').find(|word| word.starts_with("audit.")).expect("it names one");
@@ -570,9 +572,11 @@ fn seals_are_dumped_and_restored_and_sealing_goes_on() {
 
 #[test]
 fn a_dump_with_changed_seals_is_refused() {
-    let database = work();
+    let database = database();
     let cluster = database.cluster;
     let mut s = database.connect();
+    // In one session, so that there is one chain.
+    s.run(WORK);
     s.run("INSERT INTO work SELECT g FROM generate_series(1, 300) g");
     assert_eq!(seal(&mut s), Some(1));
     let root = s.text("SELECT encode(root, 'hex') FROM audit.tile");
@@ -619,6 +623,30 @@ fn buffers_of_a_seal(s: &mut Session) -> i64 {
             plan[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse::<i64>().expect("a number")
         })
         .sum()
+}
+
+#[test]
+fn a_seal_does_not_look_at_what_is_not_committed() {
+    let database = work();
+    let (mut s, mut open, mut prepared) = (database.connect(), database.connect(), database.connect());
+    // Seen from the chain of a transaction that has committed before, from a new chain, and behind entries that are new and committed
+    open.run("INSERT INTO work VALUES ('before')");
+    seal(&mut s);
+    open.run("INSERT INTO work SELECT 'new ' || g FROM generate_series(1, 70) g");
+    open.run("BEGIN; INSERT INTO work SELECT 'open ' || g FROM generate_series(1, 50000) g");
+    prepared.run("BEGIN; INSERT INTO work SELECT 'prepared ' || g FROM generate_series(1, 50000) g; PREPARE TRANSACTION 'seals_bulk'");
+    s.run("INSERT INTO work VALUES ('mine'); SELECT 1 FROM audit.seal");
+    let touched = buffers_of_a_seal(&mut s);
+    println!("beside 100000 entries that are not committed a seal touches {touched} buffers");
+    assert!(touched < 500, "{touched} buffers");
+    let seals = assert_seals(&mut s);
+    assert_eq!((seals.leaves.len(), seals.unsealed), (73, 0));
+    assert!(buffers_of_a_seal(&mut s) < 100);
+    open.run("COMMIT");
+    s.run("COMMIT PREPARED 'seals_bulk'");
+    seal(&mut s);
+    let seals = assert_seals(&mut s);
+    assert_eq!((seals.leaves.len(), seals.unsealed), (100_073, 0));
 }
 
 /// A seal of a thousand entries in a log of thousands and in one of millions.

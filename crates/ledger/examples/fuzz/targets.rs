@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use audit_ledger::note::{MAX_KEY_LEN, MAX_LEN};
 use audit_ledger::{
     Checkpoint, CompactRange, ConsistencyProof, Cosignature, Entry, Hash, InclusionProof, LeafHash, LeafIndex,
-    NodeHash, Note, Signature, SignerKey, TileSlice, Timestamp, TlogProof, TreeHead, TreeSize, VerifierKey,
-    WitnessSignerKey, WitnessVerifierKey, json, tile, verify_consistency, verify_inclusion,
+    NodeHash, Note, Seal, Signature, SignerKey, TileSlice, Timestamp, TlogProof, TreeHead, TreeSize, VerifierKey,
+    WitnessSignerKey, WitnessVerifierKey, json, tile, tlog_proof, verify_consistency, verify_inclusion,
 };
 
 /// One parser.
@@ -24,6 +24,7 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "entry", seeds: lines, run: |input| same(input, |text| Entry::parse(text).ok().map(|e| line(&e))) },
     Target { name: "entry_form", seeds: lines, run: entry_form },
+    Target { name: "seal", seeds: seal_lines, run: |input| same(input, |text| Seal::parse(text).ok().map(seal_line)) },
     Target { name: "json_members", seeds: objects, run: json_members },
     Target {
         name: "json_object",
@@ -57,6 +58,15 @@ pub(crate) const TARGETS: &[Target] = &[
         run: |input| same_bytes(input, Cosignature::decode(input).map(|c| c.encode().to_vec())),
     },
     Target { name: "tlog_proof", seeds: tlog_proofs, run: same_text::<TlogProof> },
+    Target {
+        name: "unsigned_tlog_proof",
+        seeds: tlog_proofs,
+        run: |input| {
+            same(input, |text| {
+                tlog_proof::parse(text).ok().map(|(p, extra, rest)| tlog_proof::format(&p, &extra, rest))
+            })
+        },
+    },
     Target {
         name: "consistency_proof",
         seeds: || vec![proof_lines().into(), vec![]],
@@ -102,6 +112,14 @@ fn same_text<T: std::str::FromStr + ToString>(input: &[u8]) -> bool {
 fn line(entry: &Entry<'_>) -> String {
     let mut line = Vec::new();
     entry.write_line(&mut line);
+    String::from_utf8(line).expect("a line is UTF-8")
+}
+
+/// The line of a seal, whose form can be asked for whatever it says.
+fn seal_line(seal: Seal) -> String {
+    let _ = seal.check_form();
+    let mut line = Vec::new();
+    seal.write_line(&mut line);
     String::from_utf8(line).expect("a line is UTF-8")
 }
 
@@ -233,7 +251,15 @@ fn timestamps() -> Vec<Vec<u8>> {
 }
 
 fn lines() -> Vec<Vec<u8>> {
-    let vectors: serde_json::Value = serde_json::from_str(include_str!("../../testdata/entries.json")).unwrap();
+    lines_of(include_str!("../../testdata/entries.json"))
+}
+
+fn seal_lines() -> Vec<Vec<u8>> {
+    lines_of(include_str!("../../testdata/seals.json"))
+}
+
+fn lines_of(vectors: &str) -> Vec<Vec<u8>> {
+    let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
     vectors.as_array().unwrap().iter().map(|vector| vector["line"].as_str().unwrap().into()).collect()
 }
 
