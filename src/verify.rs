@@ -211,7 +211,7 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let mut progress = Progress::new();
     let mut verifier = LogVerifier::since(start.chains().iter().copied());
     let mut from = 1;
-    while let Some(chain) = log.next_chain(&ledger, from, Visible::Statement)? {
+    while let Some(chain) = log.next_chain(from)? {
         let sealed = start.chains().iter().find(|head| head.chain == chain as u32).map_or(0, |head| head.seq);
         log.from(&ledger, chain, sealed + 1, |entries, row| {
             progress.step("new entries verified");

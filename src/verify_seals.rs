@@ -44,7 +44,7 @@ impl Start {
         let writer = TileWriter::resume(&seal.seal.head, &mut tiles.source(&seals, log)).map_err(tiles::read_error)?;
         let mut chains = Vec::new();
         let mut from = 1;
-        while let Some(chain) = log.next_chain(&ledger, from, Visible::Statement)? {
+        while let Some(chain) = log.next_chain(from)? {
             if let Some(stored) = seals.reached_by(chain as u32, seal.seal.number)? {
                 let (seq, hash) = (stored.range.last, stored.range.head);
                 chains.push(Head { ledger, chain: chain as u32, seq, hash, id: 0, entries: 0 });
@@ -211,10 +211,10 @@ impl<F: FnMut()> SealedLog for SqlLog<'_, F> {
         last: u64,
         each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.log.hashes(&self.ledger, chain, first, Visible::Statement, |seq, hash| {
+        self.log.hashes(&self.ledger, chain, first..=last, Visible::Statement, |seq, hash| {
             (self.step)();
             // A stored hash that is none fits no tree; that it was changed is told as a fault of the entry.
-            seq <= last && each(seq, &hash.unwrap_or(Hash::GENESIS)).is_continue() && seq < last
+            each(seq, &hash.unwrap_or(Hash::GENESIS)).is_continue()
         })
     }
 
