@@ -37,22 +37,14 @@ pub(crate) fn seal(_call: &Call) -> Result<Option<i64>, Error> {
     for problem in incarnation::note_changes(&objects)? {
         error::warn(problem);
     }
-    Ok(seal_now(&objects)?.map(|sealed| sealed.row.number as i64))
-}
-
-/// What [`seal_now`] has done.
-pub(crate) struct Sealed {
-    /// The new seal.
-    pub(crate) row: SealRow,
-    /// How many entries it counted.
-    pub(crate) entries: u64,
+    Ok(seal_now(&objects)?.map(|seal| seal.number as i64))
 }
 
 /// Seals all entries that are committed, and those of this transaction; `None` when there are none since the last seal.
 ///
 /// Sees what is committed at this moment whatever the isolation level, and takes no part in SERIALIZABLE's bookkeeping. Holds the lock of the sealer to the end of the
 /// transaction, whose commit then waits for the disk: a checkpoint must not be ahead of what a crash can take away.
-pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
+pub(crate) fn seal_now(objects: &Objects) -> Result<Option<SealRow>, Error> {
     if session::is_standby() {
         return Err(Error::CannotSeal { where_: "on a standby server" });
     }
@@ -76,7 +68,6 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     let mut edge = Edge::recall(newest.as_ref(), &tiles, &seals, &log)?;
 
     let number = newest.as_ref().map_or(1, |seal| seal.number + 1);
-    let old_size = edge.writer.range().size().get();
     let ranges = append_new(&mut edge, number, &log, &seals, &tiles)?;
     if ranges.is_empty() {
         edge.keep();
@@ -98,7 +89,7 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     xact::force_durable_commit();
     edge.seal = Some(hash);
     edge.keep();
-    Ok(Some(Sealed { entries: seal.head.size.get() - old_size, row: SealRow::of(&StoredSeal { seal, hash }) }))
+    Ok(Some(SealRow::of(&StoredSeal { seal, hash })))
 }
 
 /// Appends the new entries of all chains to the tree, and notes the range of each chain that has grown.
