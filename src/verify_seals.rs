@@ -14,7 +14,7 @@ use crate::log::Log;
 use crate::pg::relation::Lock;
 use crate::pg::scan::Visible;
 use crate::registry::Objects;
-use crate::seal::{SealRow, Seals};
+use crate::seal::{SealRow, Seals, StoredRange};
 use crate::tiles::{self, Tiles};
 
 /// Where a verification begins: behind a seal that is taken to be right.
@@ -37,7 +37,7 @@ impl Start {
             1 => 0,
             number => seals.by_number(number - 1)?.map_or(0, |before| before.head.size.get()),
         };
-        let seal = with_ranges(&seals, row, before, &mut |_, _| {})?;
+        let (seal, _) = with_ranges(&seals, row, before, &mut |_| {})?;
         if seal.seal.hash_with(&mut Vec::new()) != seal.hash {
             return Err(Error::TreeDamaged { what: format!("seal {number} was changed: its hash does not fit") });
         }
@@ -114,7 +114,7 @@ pub(crate) fn verify(
     if !log.has_key() {
         return Ok(None);
     }
-    let (mut verifier, first, mut size) = match start {
+    let (mut verifier, first, mut leaf) = match start {
         None => (SealVerifier::new(ledger), 1, 0),
         Some(Start { seal, writer, chains }) => {
             let (number, size) = (seal.seal.number, seal.seal.head.size.get());
@@ -138,18 +138,21 @@ pub(crate) fn verify(
                 return Ok(());
             }
         };
-        let end = row.head.size.get();
         let mut strays = Vec::new();
-        let seal = with_ranges(&seals, row, size, &mut |seal, range| strays.push((seal, range)))?;
-        size = size.max(end);
-        for (seal, range) in strays {
-            verifier.stray_range(seal, &range, sink);
+        let (seal, next) = with_ranges(&seals, row, leaf, &mut |stray| strays.push(stray))?;
+        leaf = next;
+        for stray in strays {
+            verifier.stray_range(stray.seal, &stray.range, sink);
         }
         verifier.seal(&seal, &mut sealed, sink)
     })?;
-    seals.visit_ranges(size, |stored| {
+    seals.visit_ranges(leaf, |stored| {
         if let Ok(stored) = stored {
-            verifier.stray_range(stored.seal, &stored.range, sink);
+            if is_there(&seals, stored.seal) {
+                sink(misplaced(&stored));
+            } else {
+                verifier.stray_range(stored.seal, &stored.range, sink);
+            }
         }
         Ok(true)
     })?;
@@ -168,29 +171,50 @@ fn expect(verifier: &mut SealVerifier, held: &Held<'_>, sink: &mut impl FnMut(Fi
     Ok(())
 }
 
-/// The seal of a row with its ranges: those behind leaf `from` that name it. `stray` is told of others that lie among them.
+/// The seal of a row with its ranges, which begin at leaf `from`, and the leaf behind them. `stray` is told of ranges there whose seal is gone.
 fn with_ranges(
     seals: &Seals,
     row: SealRow,
     from: u64,
-    stray: &mut impl FnMut(u64, audit_ledger::seal::Range),
-) -> Result<StoredSeal, Error> {
-    let (number, end) = (row.number, row.head.size.get());
-    let mut ranges = Vec::new();
+    stray: &mut impl FnMut(StoredRange),
+) -> Result<(StoredSeal, u64), Error> {
+    let (mut ranges, mut next) = (Vec::new(), from);
     seals.visit_ranges(from, |stored| {
         // A range that cannot be read is missing from its seal, whose hash then does not fit.
         let Ok(stored) = stored else { return Ok(true) };
-        if stored.first_leaf >= end {
-            return Ok(false);
-        }
-        if stored.seal == number {
+        if stored.seal == row.number {
             ranges.push(stored.range);
+        } else if is_there(seals, stored.seal) {
+            return Ok(false);
         } else {
-            stray(stored.seal, stored.range);
+            stray(stored);
         }
+        next = next.max(stored.first_leaf.saturating_add(stored.range.count()));
         Ok(true)
     })?;
-    Ok(row.with(ranges))
+    Ok((row.with(ranges), next))
+}
+
+/// Whether there is a seal with this number, be it readable or not.
+fn is_there(seals: &Seals, number: u64) -> bool {
+    !matches!(seals.by_number(number), Ok(None))
+}
+
+/// A range that is not where the leaves of its seal are.
+fn misplaced(stored: &StoredRange) -> Finding {
+    let StoredRange { seal, range, first_leaf } = stored;
+    Finding {
+        chain: i32::try_from(range.chain).ok(),
+        seq: i64::try_from(range.first).ok(),
+        ..finding(
+            Kind::Seal,
+            format!(
+                "range {} to {} of chain {} begins at leaf {first_leaf}, where seal {seal} has none",
+                range.first, range.last, range.chain
+            ),
+            "The range was changed or added after the seal was made.",
+        )
+    }
 }
 
 /// The log as the tables hold it.
