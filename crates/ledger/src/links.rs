@@ -72,6 +72,21 @@ impl Links {
         Links::default()
     }
 
+    /// Takes it as known that a chain is whole up to this entry, so that only what follows need be added. To be called before any entry of the chain is added.
+    pub fn begin_behind(&mut self, ledger: Uuid, chain: u32, seq: u64, hash: Hash) {
+        let run = Run {
+            first: First { seq: 1, prev: Hash::GENESIS, id: 0, at: None },
+            // No id is below 0, and the time before is not known: neither is judged across the beginning.
+            last: Last { seq, hash, id: 0, at: None },
+        };
+        let key = (ledger, chain);
+        if let btree_map::Entry::Vacant(place) = self.places.entry(key) {
+            place.insert(self.chains.len());
+            self.chains.push(Chain { key, entries: 0, current: run, limit: u64::MAX, others: BTreeMap::new() });
+            self.runs += 1;
+        }
+    }
+
     /// Adds an entry. Costs O(1) when it follows the entry of its chain that was added last, else O(log runs).
     pub fn add(&mut self, link: &Link, sink: &mut impl FnMut(Finding)) {
         if link.seq == 0 {
@@ -384,6 +399,38 @@ mod tests {
     fn faults(links: &[Link]) -> Vec<(Kind, i64, String)> {
         let (findings, _) = verify(links);
         findings.into_iter().map(|finding| (finding.kind, finding.seq.unwrap(), finding.detail)).collect()
+    }
+
+    #[test]
+    fn chain_goes_on_behind_what_is_known() {
+        let entry = |seq: u64, prev: &[u8]| Link {
+            ledger: Uuid::from_u128(1),
+            chain: 1,
+            seq,
+            prev: Hash::of(prev),
+            hash: Hash::of(&[seq as u8]),
+            id: seq,
+            at: None,
+        };
+        for (links, expected) in [
+            (vec![], vec![]),
+            (vec![entry(6, &[5]), entry(7, &[6])], vec![]),
+            (vec![entry(6, b"x"), entry(7, &[6])], vec![(Kind::Link, Some(6))]),
+            (vec![entry(7, &[6])], vec![(Kind::Missing, Some(6))]),
+            (vec![entry(5, &[4])], vec![(Kind::Order, Some(5))]),
+        ] {
+            let mut found = Vec::new();
+            let mut sink = |finding: Finding| found.push((finding.kind, finding.seq));
+            let mut all = Links::new();
+            all.begin_behind(Uuid::from_u128(1), 1, 5, Hash::of(&[5]));
+            for link in &links {
+                all.add(link, &mut sink);
+            }
+            let heads = all.finish(&mut sink);
+            assert_eq!(heads.len(), 1);
+            assert_eq!(heads[0].seq, links.last().map_or(5, |link| link.seq));
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]
