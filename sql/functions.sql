@@ -73,6 +73,19 @@ CREATE FUNCTION audit.export(since_id bigint DEFAULT 0)
 COMMENT ON FUNCTION audit.export(bigint) IS 'Hash and line of each entry with a greater id, in the order of chain and seq.';
 REVOKE ALL ON FUNCTION audit.export(bigint) FROM PUBLIC;
 
+CREATE FUNCTION audit.checkpoint() RETURNS text
+  LANGUAGE c VOLATILE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_checkpoint';
+COMMENT ON FUNCTION audit.checkpoint() IS 'The newest seal as a text to be kept outside; signed when there is a key.';
+REVOKE ALL ON FUNCTION audit.checkpoint() FROM PUBLIC;
+
+-- No row: checkpoints are not signed.
+CREATE FUNCTION audit.public_key() RETURNS TABLE (vkey text, pem text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1
+  AS 'MODULE_PATHNAME', 'audit_public_key';
+COMMENT ON FUNCTION audit.public_key() IS 'The key that verifies checkpoints, for auditors: as the vkey of signed notes and as PEM.';
+REVOKE ALL ON FUNCTION audit.public_key() FROM PUBLIC;
+
 CREATE FUNCTION audit.trigger_states()
   RETURNS TABLE (relation regclass, row_trigger text, truncate_trigger text)
   LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100
@@ -100,19 +113,41 @@ JOIN audit.trigger_states() AS s ON s.relation::pg_catalog.oid OPERATOR(pg_catal
 COMMENT ON VIEW audit.protected IS 'Protected tables, how they are recorded, and the state of their triggers.';
 REVOKE ALL ON TABLE audit.protected FROM PUBLIC;
 
+CREATE FUNCTION audit.sealer()
+  RETURNS TABLE (preloaded boolean, pid integer, command_at timestamptz, command_ok boolean, command_size bigint, command_result text)
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1
+  AS 'MODULE_PATHNAME', 'audit_sealer';
+COMMENT ON FUNCTION audit.sealer() IS 'What the sealer of this database does, and how the last run of audit.checkpoint_command ended since the server started.';
+REVOKE ALL ON FUNCTION audit.sealer() FROM PUBLIC;
+
 -- SQL, not C: a plain question to our own tables, with every name qualified.
 CREATE FUNCTION audit.status()
-  RETURNS TABLE (ledger uuid, entries bigint, chains integer, protected integer, last_entry timestamptz)
-  LANGUAGE sql STABLE PARALLEL SAFE
+  RETURNS TABLE (ledger uuid, entries bigint, chains integer, protected integer, last_entry timestamptz,
+                 sealed bigint, unsealed bigint, last_seal bigint, last_seal_at timestamptz, seal_lag interval,
+                 preloaded boolean, sealer integer, command_at timestamptz, command_ok boolean, command_result text)
+  LANGUAGE sql VOLATILE PARALLEL RESTRICTED
   SET search_path = pg_catalog, pg_temp
   AS $$
     SELECT
       (SELECT l.id FROM audit.ledger AS l),
-      count(*),
-      count(DISTINCT e.chain)::integer,
-      (SELECT count(*)::integer FROM audit.registry),
-      max(e.at)
-    FROM audit.log AS e
+      e.entries, e.chains, (SELECT count(*)::integer FROM audit.registry), e.last_entry,
+      coalesce(s.tree_size, 0), e.unsealed, s.number, s.at,
+      -- How long the oldest entry that no seal has counted has been waiting.
+      coalesce(greatest(clock_timestamp() - e.waiting_since, interval '0'), interval '0'),
+      w.preloaded, w.pid, w.command_at, w.command_ok, w.command_result
+    FROM (
+      SELECT count(*) AS entries, count(DISTINCT e.chain)::integer AS chains, max(e.at) AS last_entry,
+             count(*) FILTER (WHERE r.last_seq IS NULL OR e.seq > r.last_seq) AS unsealed,
+             min(e.at) FILTER (WHERE r.last_seq IS NULL OR e.seq > r.last_seq) AS waiting_since
+        FROM audit.log AS e
+        LEFT JOIN (SELECT ledger, chain, max(last_seq) AS last_seq FROM audit.seal_range GROUP BY ledger, chain) AS r
+          ON r.ledger = e.ledger AND r.chain = e.chain
+    ) AS e
+    LEFT JOIN LATERAL (
+      SELECT q.number, q.at, q.tree_size FROM audit.seal AS q
+        WHERE q.ledger = (SELECT l.id FROM audit.ledger AS l) ORDER BY q.number DESC LIMIT 1
+    ) AS s ON true
+    CROSS JOIN audit.sealer() AS w
   $$;
 COMMENT ON FUNCTION audit.status() IS 'One row for monitoring.';
 REVOKE ALL ON FUNCTION audit.status() FROM PUBLIC;

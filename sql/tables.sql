@@ -35,7 +35,7 @@ COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
 COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
 COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
 COMMENT ON COLUMN audit.log.command IS 'Command of that transaction that made this version of the row.';
-COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION.';
+COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY.';
 COMMENT ON COLUMN audit.log.table_oid IS 'Object id of the table.';
 COMMENT ON COLUMN audit.log.table_schema IS 'Schema of the table when the entry was made.';
 COMMENT ON COLUMN audit.log.table_name IS 'Name of the table when the entry was made; of a partitioned table, the partition.';
@@ -76,15 +76,22 @@ COMMENT ON TABLE audit.ledger IS 'The ledger of this database: one row once a ta
 REVOKE ALL ON TABLE audit.ledger FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.ledger', '');
 
--- One row from the first write of this database on. Deliberately not dumped: its absence tells a restored database that has not written yet.
+-- A row from the first write of this database on, and one more whenever server, database, timeline or signing key change: a cache of the INCARNATION
+-- and KEY entries. Deliberately not dumped: its emptiness tells a restored database that has not written yet.
 CREATE TABLE audit.incarnation (
   after_id bigint NOT NULL,
   system_identifier numeric NOT NULL,
   database_oid oid NOT NULL,
+  timeline integer NOT NULL,
+  vkey text,
+  disowned text,
   at timestamptz NOT NULL,
   CONSTRAINT incarnation_pkey PRIMARY KEY (after_id)
 );
-COMMENT ON TABLE audit.incarnation IS 'Since when this database writes to the ledger itself; empty after a restore, until the first write.';
+COMMENT ON TABLE audit.incarnation IS 'Since when this database writes to the ledger itself, and as whom; empty after a restore, until the first write.';
+COMMENT ON COLUMN audit.incarnation.after_id IS 'The entry that tells of it; of the first row, the highest id before it.';
+COMMENT ON COLUMN audit.incarnation.vkey IS 'The key of the last KEY entry.';
+COMMENT ON COLUMN audit.incarnation.disowned IS 'A checkpoint given out before that is not of this tree, as an INCARNATION entry says.';
 REVOKE ALL ON TABLE audit.incarnation FROM PUBLIC;
 
 -- Which tables are protected how: a cache of the PROTECT and UNPROTECT entries. regclass, so that a dump carries names and not object ids.

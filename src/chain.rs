@@ -17,7 +17,7 @@ use crate::pg::lock::{self, Target};
 use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
 use crate::protect;
-use crate::registry::{self, Objects};
+use crate::registry::{self, Incarnation, Objects};
 use crate::{pending, session_cache, settings};
 
 /// What happened, as far as its recorder knows; the rest of the entry is the chain's.
@@ -129,7 +129,7 @@ impl<'a> Recorder<'a> {
             // The sequence may be restored later than the first write, or not at all.
             self.log.skip_ids(highest);
         }
-        registry::set_live(self.objects, highest)?;
+        registry::set_incarnation(self.objects, highest, &Incarnation::here())?;
         set_made_live();
         let details = protect::incarnation_details(self.objects)?;
         registry::adopt_present_ids(self.objects)?;
@@ -160,7 +160,7 @@ pub(crate) fn ensure_ledger(objects: &Objects) -> Result<(), Error> {
     lock::lock(Target::Ledger);
     if registry::ledger(objects, Visible::Now)?.is_none() {
         registry::create_ledger(objects)?;
-        registry::set_live(objects, 0)?;
+        registry::set_incarnation(objects, 0, &Incarnation::here())?;
         set_made_live();
         xact::next_command();
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode::{self, *};
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportWithLevel};
 
 /// A failure with what the user should know of it.
 #[derive(Debug)]
@@ -146,8 +146,22 @@ pub(crate) enum Error {
     TreeDamaged {
         what: String,
     },
-    NotYet {
-        argument: &'static str,
+    /// No seal with this number.
+    NoSuchSeal {
+        number: i64,
+    },
+    /// The file of the newest checkpoint cannot be used.
+    CheckpointFile {
+        what: &'static str,
+        why: String,
+    },
+    /// A checkpoint would contradict what was said before, until the next seal says why.
+    SealFirst {
+        why: String,
+    },
+    /// The file of the signing key cannot be used. `why` says nothing of what is in it, nor where it is.
+    SigningKey {
+        why: String,
     },
 }
 
@@ -355,11 +369,33 @@ impl Error {
                 Some(format!("Failed on request of size {bytes} while a row was being recorded.")),
                 None,
             ),
-            NotYet { argument } => (
-                ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("argument \"{argument}\" is not supported in this version"),
-                some("This version has chains, but no seals and no checkpoints yet."),
+            NoSuchSeal { number } => (
+                ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("there is no seal {number}"),
                 None,
+                some("Table \"audit.seal\" has the numbers of all seals."),
+            ),
+            CheckpointFile { what, why } => (
+                ERRCODE_CONFIG_FILE_ERROR,
+                format!("could not {what} the checkpoint file"),
+                Some(why.clone()),
+                some(
+                    "The setting \"audit.checkpoint_file\" names it. The server must be able to write it and the directory it is in.",
+                ),
+            ),
+            SealFirst { why } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cannot give out a checkpoint before the next seal".into(),
+                Some(why.clone()),
+                some("Use audit.seal(), which records it, and try again when that is committed."),
+            ),
+            SigningKey { why } => (
+                ERRCODE_CONFIG_FILE_ERROR,
+                "could not load the signing key".into(),
+                Some(why.clone()),
+                some(
+                    "The setting \"audit.signing_key_file\" names a file that \"openssl genpkey -algorithm ed25519\" made, and that nobody but the server may read.",
+                ),
             ),
         }
     }
@@ -399,6 +435,33 @@ pub(crate) fn or_report<T>(result: Result<T, Error>) -> T {
 /// Tells client and server log of what needs somebody's attention, though the statement goes on.
 pub(crate) fn warning(message: String, hint: &str) {
     ErrorReport::new(ERRCODE_WARNING, message, "audit").set_hint(hint.to_owned()).report(PgLogLevel::WARNING);
+}
+
+/// Tells of a failure that does not fail the statement.
+pub(crate) fn warn(error: Error) {
+    ErrorReport::from(error).report(PgLogLevel::WARNING);
+}
+
+/// Reports a failure that was caught, as a warning.
+pub(crate) fn again(report: &ErrorReportWithLevel) {
+    let mut again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "audit");
+    if let Some(detail) = report.detail() {
+        again = again.set_detail(detail.to_owned());
+    }
+    if let Some(hint) = report.hint() {
+        again = again.set_hint(hint.to_owned());
+    }
+    again.report(PgLogLevel::WARNING);
+}
+
+/// Writes to the server log.
+pub(crate) fn log(message: String, detail: Option<String>) {
+    let report = ErrorReport::new(ERRCODE_SUCCESSFUL_COMPLETION, message, "audit");
+    match detail {
+        Some(detail) => report.set_detail(detail),
+        None => report,
+    }
+    .report(PgLogLevel::LOG);
 }
 
 /// Tells the client how far a long-running function is.

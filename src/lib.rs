@@ -19,6 +19,11 @@
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
+//! | `verify_seals` | seals, tree and checkpoints against the log |
+//! | `incarnation` | what must be said before the ledger goes on |
+//! | `checkpoint` | the newest seal as a signed text, and the file it is kept in |
+//! | `key` | origin and signing key |
+//! | `sealer` | the background process that does all that by itself |
 //! | `views` | lines, export, states |
 //! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
 //! | `pg` | safe wrappers of the server, the only unsafe code |
@@ -28,10 +33,13 @@
 
 mod capture;
 mod chain;
+mod checkpoint;
 mod coverage;
 mod error;
 mod guard;
 mod history;
+mod incarnation;
+mod key;
 mod log;
 mod pending;
 #[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
@@ -41,10 +49,12 @@ mod protect;
 mod registry;
 mod render;
 mod seal;
+mod sealer;
 mod session_cache;
 mod settings;
 mod tiles;
 mod verify;
+mod verify_seals;
 mod views;
 
 use pgrx::prelude::*;
@@ -64,4 +74,8 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define();
     pg::xact::register();
     pg::hooks::install();
+    if pg::worker::is_preloading() {
+        pg::shared::request();
+        pg::worker::register_launcher();
+    }
 }

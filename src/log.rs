@@ -123,6 +123,11 @@ impl Log {
         self.relation.oid()
     }
 
+    /// Whether entries can be found by their place: the primary key is there.
+    pub(crate) fn has_key(&self) -> bool {
+        self.pkey.is_some()
+    }
+
     /// The index of the primary key. Only reading the log from end to end does without.
     fn index(&self) -> Result<Relation, Error> {
         self.pkey.map(|pkey| Relation::open(pkey, Lock::AccessShare)).ok_or(Error::NotInstalled)
@@ -262,6 +267,27 @@ impl Log {
         let entries = Entries::new();
         let scratch = Scratch::new();
         let conditions = [of_ledger(ledger)];
+        let mut result = Ok(());
+        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+            result = scratch.within(|| visit(&entries, row));
+            scratch.reset();
+            result.is_ok()
+        });
+        result
+    }
+
+    /// Visits the entries of a chain from place `seq` on, in their order.
+    pub(crate) fn from(
+        &self,
+        ledger: &Uuid,
+        chain: i32,
+        seq: u64,
+        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let index = self.index()?;
+        let entries = Entries::new();
+        let scratch = Scratch::new();
+        let conditions = [of_chain(chain), of_ledger(ledger), of_seq(Comparison::AtLeast, seq as i64)];
         let mut result = Ok(());
         by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
             result = scratch.within(|| visit(&entries, row));

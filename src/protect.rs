@@ -10,6 +10,7 @@ use crate::capture::{baseline_row, protected_table};
 use crate::chain::{self, Event, Recorder, table_of};
 use crate::coverage::{self, TriggerState};
 use crate::error::Error;
+use crate::incarnation;
 use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::lock::{self, Target};
 use crate::pg::relation::{self, Lock, Relation};
@@ -55,11 +56,14 @@ struct UnprotectDetails<'a> {
 }
 
 /// `new` of an INCARNATION entry: docs/format.md, section 3.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct IncarnationDetails {
     pub(crate) system_identifier: String,
     pub(crate) database_oid: u32,
     pub(crate) tables: std::collections::BTreeMap<String, u32>,
+    /// What has changed; not there after a restore from a dump.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<incarnation::Why>,
 }
 
 /// What the INCARNATION entry of this database says: which table of the registry had which object id before.
@@ -72,10 +76,11 @@ pub(crate) fn incarnation_details(objects: &Objects) -> Result<String, Error> {
         system_identifier: session::system_identifier().to_string(),
         database_oid: session::database().to_u32(),
         tables,
+        why: None,
     })
 }
 
-fn json(value: &impl Serialize) -> Result<String, Error> {
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::Damaged { what: error.to_string() })
 }
 

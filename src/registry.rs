@@ -2,6 +2,7 @@
 //!
 //! The registry is a cache of what the log says in its PROTECT and UNPROTECT entries; `verify` holds one against the other.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 use pgrx::{IntoDatum, pg_sys};
@@ -9,6 +10,8 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::pg::datum;
+use crate::pg::memory::Scratch;
+use crate::pg::output::Output;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{Row, TableScan, Visible};
 use crate::pg::session;
@@ -105,8 +108,15 @@ pub(crate) struct Key {
 }
 
 const LEDGER_TYPES: [pg_sys::Oid; 2] = [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID];
-const INCARNATION_TYPES: [pg_sys::Oid; 4] =
-    [pg_sys::INT8OID, pg_sys::NUMERICOID, pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID];
+const INCARNATION_TYPES: [pg_sys::Oid; 7] = [
+    pg_sys::INT8OID,
+    pg_sys::NUMERICOID,
+    pg_sys::OIDOID,
+    pg_sys::INT4OID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TIMESTAMPTZOID,
+];
 
 /// The ledger of this database; `None` before the first table is protected.
 pub(crate) fn ledger(objects: &Objects, visible: Visible) -> Result<Option<Uuid>, Error> {
@@ -141,14 +151,69 @@ pub(crate) fn is_live(objects: &Objects) -> Result<bool, Error> {
     Ok(scan.next(1).is_some())
 }
 
-/// Notes that this database writes to its ledger from here on.
-pub(crate) fn set_live(objects: &Objects, first_id: i64) -> Result<(), Error> {
+/// Where the ledger is written, and in whose name: what an outsider may rely on until an entry says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Incarnation {
+    /// System identifier of the cluster, decimal.
+    pub(crate) system: String,
+    pub(crate) database: u32,
+    pub(crate) timeline: u32,
+    /// The key of the last KEY entry.
+    pub(crate) vkey: Option<String>,
+    /// A checkpoint given out before that an INCARNATION entry has disowned.
+    pub(crate) disowned: Option<String>,
+}
+
+impl Incarnation {
+    /// That of this server and database, with nothing else known. Not to be asked on a standby.
+    pub(crate) fn here() -> Incarnation {
+        Incarnation {
+            system: session::system_identifier().to_string(),
+            database: session::database().to_u32(),
+            timeline: session::timeline(),
+            vkey: None,
+            disowned: None,
+        }
+    }
+}
+
+/// The incarnation in which this database writes; `None` when it has not written yet.
+pub(crate) fn incarnation(objects: &Objects, visible: Visible) -> Result<Option<Incarnation>, Error> {
+    let table = open(objects.incarnation, Lock::AccessShare, &INCARNATION_TYPES)?;
+    let scratch = Scratch::new();
+    let numeric = Output::of_type(pg_sys::NUMERICOID, &scratch);
+    let mut scan = TableScan::new(&table, visible);
+    let mut newest = None;
+    let mut highest = i64::MIN;
+    while let Some(row) = scan.next(INCARNATION_TYPES.len()) {
+        let after_id = row.int8(0).unwrap_or(i64::MIN);
+        if newest.is_some() && after_id <= highest {
+            continue;
+        }
+        highest = after_id;
+        newest = Some(Incarnation {
+            system: scratch.within(|| row.output(1, &numeric).map(Cow::into_owned)).unwrap_or_default(),
+            database: row.oid(2).map_or(0, |oid| oid.to_u32()),
+            timeline: row.int4(3).map_or(0, |timeline| timeline as u32),
+            vkey: row.text(4).map(Cow::into_owned),
+            disowned: row.text(5).map(Cow::into_owned),
+        });
+    }
+    Ok(newest)
+}
+
+/// Notes that from here on this database writes to its ledger so. `after_id`: the entry that says it, or the highest id before the first of its own.
+pub(crate) fn set_incarnation(objects: &Objects, after_id: i64, incarnation: &Incarnation) -> Result<(), Error> {
     let table = open(objects.incarnation, Lock::RowExclusive, &INCARNATION_TYPES)?;
-    let system = pgrx::AnyNumeric::from(session::system_identifier());
+    let system = incarnation.system.parse::<u64>().map(pgrx::AnyNumeric::from).ok();
+    let text = |text: &Option<String>| text.as_ref().map(|text| datum::from_bytes(text.as_bytes()));
     Writer::new(&table).insert(&[
-        first_id.into_datum(),
+        after_id.into_datum(),
         system.into_datum(),
-        session::database().into_datum(),
+        pg_sys::Oid::from(incarnation.database).into_datum(),
+        (incarnation.timeline as i32).into_datum(),
+        text(&incarnation.vkey),
+        text(&incarnation.disowned),
         session::now().into_datum(),
     ]);
     Ok(())

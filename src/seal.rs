@@ -7,6 +7,7 @@
 //! Also the only file that knows the columns of `audit.seal` and `audit.seal_range`.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use audit_ledger::seal::Range;
@@ -26,28 +27,24 @@ use crate::pg::scan::{Comparison, Condition, Direction, Row, Visible, by_index};
 use crate::pg::tuple::Writer;
 use crate::pg::{datum, session, xact};
 use crate::registry::{self, Objects};
-use crate::session_cache;
 use crate::tiles::{self, Tiles};
+use crate::{incarnation, session_cache};
 
 /// `audit.seal()`: seals what is new; gives the number of the seal, NULL when nothing is new.
 pub(crate) fn seal(_call: &Call) -> Result<Option<i64>, Error> {
     let objects = session_cache::objects()?;
-    Ok(seal_now(&objects)?.map(|sealed| sealed.row.number as i64))
-}
-
-/// What [`seal_now`] has done.
-pub(crate) struct Sealed {
-    /// The new seal.
-    pub(crate) row: SealRow,
-    /// How many entries it counted.
-    pub(crate) entries: u64,
+    // Neither a lost key nor an unreadable file stops seals; what they stop is checkpoints.
+    for problem in incarnation::note_changes(&objects)? {
+        error::warn(problem);
+    }
+    Ok(seal_now(&objects)?.map(|seal| seal.number as i64))
 }
 
 /// Seals all entries that are committed, and those of this transaction; `None` when there are none since the last seal.
 ///
 /// Sees what is committed at this moment whatever the isolation level, and takes no part in SERIALIZABLE's bookkeeping. Holds the lock of the sealer to the end of the
 /// transaction, whose commit then waits for the disk: a checkpoint must not be ahead of what a crash can take away.
-pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
+pub(crate) fn seal_now(objects: &Objects) -> Result<Option<SealRow>, Error> {
     if session::is_standby() {
         return Err(Error::CannotSeal { where_: "on a standby server" });
     }
@@ -71,7 +68,6 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     let mut edge = Edge::recall(newest.as_ref(), &tiles, &seals, &log)?;
 
     let number = newest.as_ref().map_or(1, |seal| seal.number + 1);
-    let old_size = edge.writer.range().size().get();
     let ranges = append_new(&mut edge, number, &log, &seals, &tiles)?;
     if ranges.is_empty() {
         edge.keep();
@@ -93,7 +89,7 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     xact::force_durable_commit();
     edge.seal = Some(hash);
     edge.keep();
-    Ok(Some(Sealed { entries: seal.head.size.get() - old_size, row: SealRow::of(&StoredSeal { seal, hash }) }))
+    Ok(Some(SealRow::of(&StoredSeal { seal, hash })))
 }
 
 /// Appends the new entries of all chains to the tree, and notes the range of each chain that has grown.
@@ -446,19 +442,37 @@ impl Seals {
         Writer::new(&self.range).insert(&row);
     }
 
+    /// Whether seals and ranges can be found: their keys are there.
+    pub(crate) fn have_keys(&self) -> bool {
+        self.seal_pkey.is_some() && self.range_pkey.is_some() && self.leaf_key.is_some()
+    }
+
     /// The seal with the highest number.
     pub(crate) fn newest(&self) -> Result<Option<SealRow>, Error> {
         self.one_seal(&[], Direction::Backward)
     }
 
     /// The seal with this number.
-    #[expect(dead_code, reason = "for verification from a seal on")]
     pub(crate) fn by_number(&self, number: u64) -> Result<Option<SealRow>, Error> {
         self.one_seal(&[number_is(column::NUMBER, Comparison::Equal, number)], Direction::Forward)
     }
 
+    /// The seal whose tree has this size. Sizes grow with the numbers, so few seals are looked at.
+    pub(crate) fn by_size(&self, size: TreeSize) -> Result<Option<SealRow>, Error> {
+        let (mut low, mut high) = (1, self.newest()?.map_or(0, |seal| seal.number));
+        while low <= high {
+            let middle = low + (high - low) / 2;
+            let Some(seal) = self.by_number(middle)? else { return Ok(None) };
+            match seal.head.size.cmp(&size) {
+                Ordering::Equal => return Ok(Some(seal)),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle - 1,
+            }
+        }
+        Ok(None)
+    }
+
     /// Visits the seals from number `from` on in their order, each as far as it can be read.
-    #[expect(dead_code, reason = "for verification")]
     pub(crate) fn visit(
         &self,
         from: u64,
@@ -514,6 +528,21 @@ impl Seals {
     fn reached(&self, chain: u32) -> Result<u64, Error> {
         let range = self.one_range(self.range_pkey, &[chain_is(chain)], Direction::Backward)?;
         Ok(range.map_or(0, |stored| stored.range.last))
+    }
+
+    /// The last range of a chain that a seal up to `number` counted.
+    pub(crate) fn reached_by(&self, chain: u32, number: u64) -> Result<Option<StoredRange>, Error> {
+        let index = open_key(self.range_pkey)?;
+        let conditions = [self.of_ledger(range_column::LEDGER), chain_is(chain)];
+        let mut range = Ok(None);
+        by_index(&self.range, &index, self.visible, &conditions, Direction::Backward, |row| match read_range(row) {
+            Ok(stored) if stored.seal > number => true,
+            read => {
+                range = read.map(Some);
+                false
+            }
+        });
+        range.map_err(|column| unreadable("audit.seal_range", column))
     }
 
     fn one_seal(&self, conditions: &[Condition], direction: Direction) -> Result<Option<SealRow>, Error> {

@@ -59,6 +59,39 @@ impl Tiles {
         self.scratch.reset();
     }
 
+    /// Whether tiles can be found: their key is there.
+    pub(crate) fn have_key(&self) -> bool {
+        self.pkey.is_some()
+    }
+
+    /// What the row of a tile holds, be it right or not: hashes and root.
+    pub(crate) fn stored<R>(
+        &self,
+        id: TileId,
+        read: impl Fn(Option<&[u8]>, Option<&[u8]>) -> R,
+    ) -> Result<Option<R>, Error> {
+        let index = open_key(self.pkey)?;
+        let mut found = None;
+        by_index(&self.table, &index, self.visible, &place(id, Comparison::Equal), Direction::Forward, |row| {
+            found = Some(self.scratch.within(|| read(row.bytes(column::HASHES), row.bytes(column::ROOT))));
+            self.scratch.reset();
+            false
+        });
+        Ok(found)
+    }
+
+    /// The lowest index, not below `index`, of a tile of this level.
+    pub(crate) fn index_from(&self, level: u8, index: u64) -> Result<Option<u64>, Error> {
+        let Ok(id) = TileId::new(level, index) else { return Ok(None) };
+        let key = open_key(self.pkey)?;
+        let mut found = None;
+        by_index(&self.table, &key, self.visible, &place(id, Comparison::AtLeast), Direction::Forward, |row| {
+            found = row.int8(column::INDEX).and_then(|index| u64::try_from(index).ok());
+            false
+        });
+        Ok(found)
+    }
+
     /// The tree, for whoever reads it through [`TileSource`].
     pub(crate) fn source<'a>(&'a self, seals: &'a Seals, log: &'a Log) -> Source<'a> {
         Source { tiles: self, seals, log }

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use audit_ledger::{
-    Counts, Difference, DifferenceKind, Entry, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, Sign, effects,
+    Counts, Difference, DifferenceKind, Entry, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary,
+    Sign, Stored, VerifierKey, effects,
 };
 use pgrx::IntoDatum;
 use uuid::Uuid;
@@ -18,23 +19,25 @@ use uuid::Uuid;
 use crate::coverage;
 use crate::error::{self, Error};
 use crate::history::{History, Landmark, Protected};
-use crate::log::{Log, Place};
+use crate::key;
+use crate::log::{Entries, Log, Place};
 use crate::pg::attempt::attempt;
 use crate::pg::fmgr::Call;
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
-use crate::pg::scan::{TableScan, Visible};
+use crate::pg::scan::{Row, TableScan, Visible};
 use crate::pg::session;
 use crate::registry::{self, Objects};
 use crate::render::Table;
+use crate::verify_seals::{self, Held, Start, Subject};
 use crate::{session_cache, settings};
 
 /// `audit.verify(checkpoint, tables, since_seal)`: one row per aspect, always the same.
 pub(crate) fn verify(call: &Call) -> Result<(), Error> {
-    let tables = arguments(call)?;
+    let request = Request::read(call)?;
     let mut rows = call.rows();
     let mut counts = Counts::new();
-    let outcome = run(tables, &mut |finding| counts.add(finding.kind))?;
+    let outcome = run(&request, &mut |finding| counts.add(finding.kind))?;
     for kind in Kind::ALL {
         let problems = counts.get(kind);
         let (checked, detail) = outcome.of(kind);
@@ -51,9 +54,9 @@ pub(crate) fn verify(call: &Call) -> Result<(), Error> {
 
 /// `audit.findings(checkpoint, tables, since_seal)`: one row per fault; none means that nothing is wrong.
 pub(crate) fn findings(call: &Call) -> Result<(), Error> {
-    let tables = arguments(call)?;
+    let request = Request::read(call)?;
     let mut rows = call.rows();
-    run(tables, &mut |finding| {
+    run(&request, &mut |finding| {
         rows.push([
             finding.kind.as_str().into_datum(),
             finding.relation.into_datum(),
@@ -67,17 +70,30 @@ pub(crate) fn findings(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
-fn arguments(call: &Call) -> Result<bool, Error> {
-    if call.argument::<String>(0).is_some() {
-        return Err(Error::NotYet { argument: "checkpoint" });
+/// What is asked for.
+struct Request {
+    /// A checkpoint that the auditor holds.
+    checkpoint: Option<String>,
+    /// Whether the rows of the tables are compared.
+    tables: bool,
+    /// The number of the seal behind which to begin.
+    since_seal: Option<i64>,
+}
+
+impl Request {
+    fn read(call: &Call) -> Result<Request, Error> {
+        let checkpoint: Option<String> = call.argument(0);
+        checkpoint.as_deref().map_or(Ok(()), Held::check)?;
+        Ok(Request {
+            checkpoint,
+            tables: call.argument(1).ok_or(Error::NullArgument { argument: "tables" })?,
+            since_seal: call.argument(2),
+        })
     }
-    if call.argument::<i64>(2).is_some() {
-        return Err(Error::NotYet { argument: "since_seal" });
-    }
-    call.argument(1).ok_or(Error::NullArgument { argument: "tables" })
 }
 
 /// How much was looked at.
+#[derive(Default)]
 struct Outcome {
     entries: u64,
     chains: u64,
@@ -87,6 +103,12 @@ struct Outcome {
     /// Why tables were not compared.
     passed_over: Vec<String>,
     compared: bool,
+    /// Only what follows a seal was verified.
+    since: Option<i64>,
+    /// `None` when there is no ledger, or its seals could not be read.
+    seals: Option<SealSummary>,
+    /// What to say of the checkpoint besides.
+    checkpoint: Option<&'static str>,
 }
 
 impl Outcome {
@@ -103,7 +125,7 @@ impl Outcome {
             Kind::Missing => (
                 self.chains,
                 format!(
-                    "{} counted without holes; whether the end was cut off, only an outside copy of its last hash can show",
+                    "{} counted without holes, and as far as the seals count them",
                     count(self.chains, "chain", "chains")
                 ),
             ),
@@ -111,10 +133,12 @@ impl Outcome {
                 (self.entries, "ids grow along each chain, and no time goes back by more than a minute".into())
             }
             Kind::Format => (self.entries, "entries whose hash fits have the form of version 1".into()),
-            Kind::Seal | Kind::Tree | Kind::Checkpoint => (0, "not verified".into()),
+            Kind::Seal | Kind::Tree | Kind::Checkpoint => self.of_seals(kind),
+            Kind::Coverage if self.since.is_some() => (0, "not asked for: since_seal verifies what is new".into()),
             Kind::Coverage => {
                 (self.objects, "triggers, functions, guards and registry compared with what the log says".into())
             }
+            Kind::Table if self.since.is_some() => (0, "not asked for: since_seal verifies what is new".into()),
             Kind::Table if !self.compared => (0, "not asked for".into()),
             Kind::Table => {
                 let mut detail = format!(
@@ -132,11 +156,110 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    fn of_seals(&self, kind: Kind) -> (u64, String) {
+        let Some(seals) = &self.seals else { return (0, "there are no seals that could be verified".into()) };
+        let (checked, detail) = match kind {
+            Kind::Seal => (seals.seals, seals.reach()),
+            Kind::Tree => (
+                seals.entries,
+                format!(
+                    "{} put into a tree again, its root compared at each seal, {} compared",
+                    count(seals.entries, "sealed entry", "sealed entries"),
+                    count(seals.tiles, "stored tile", "stored tiles")
+                ),
+            ),
+            _ => {
+                let mut detail = match seals.covered() {
+                    Some(covered) => covered,
+                    None if self.checkpoint.is_some() => "the checkpoint does not vouch for this log".into(),
+                    None => {
+                        "none was given: only one that was kept elsewhere shows whether all was written anew".into()
+                    }
+                };
+                if let Some(remark) = self.checkpoint.filter(|remark| !remark.is_empty()) {
+                    detail.push_str("; ");
+                    detail.push_str(remark);
+                }
+                (seals.checkpoints.len() as u64, detail)
+            }
+        };
+        match self.since {
+            Some(number) => (checked, format!("behind seal {number}: {detail}")),
+            None => (checked, detail),
+        }
+    }
+}
+
 fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
+fn run(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
+    match request.since_seal {
+        Some(number) => run_since(request, number, sink),
+        None => run_all(request, sink),
+    }
+}
+
+/// Verifies what follows a seal: the entries of each chain behind those it counted, and the seals after it.
+fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
+    let objects = session_cache::objects()?;
+    let log = Log::open(&objects)?;
+    let ledger = registry::ledger(&objects, Visible::Statement)?.ok_or(Error::NoLedger)?;
+    let start = Start::behind(&objects, ledger, &log, number)?;
+    let mut progress = Progress::new();
+    let mut verifier = LogVerifier::since(start.chains().iter().copied());
+    let mut from = 1;
+    while let Some(chain) = log.next_chain(from)? {
+        let sealed = start.chains().iter().find(|head| head.chain == chain as u32).map_or(0, |head| head.seq);
+        log.from(&ledger, chain, sealed + 1, |entries, row| {
+            progress.step("new entries verified");
+            verify_row(&mut verifier, entries, row, sink, |_| {});
+            Ok(())
+        })?;
+        match chain.checked_add(1) {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    let summary = verifier.finish(sink);
+    let mut outcome = Outcome {
+        entries: summary.entries,
+        chains: summary.heads.len() as u64,
+        since: Some(number),
+        checkpoint: request.checkpoint.as_ref().map(|_| "its signature is looked at only without since_seal"),
+        ..Outcome::default()
+    };
+    let subject = Subject { objects: &objects, log: &log, ledger, heads: &summary.heads, start: Some(start) };
+    let origin = key::origin(&ledger);
+    let held = request.checkpoint.as_deref().map(|text| Held { text, origin: &origin, keys: &[] });
+    let mut step = || progress.step("sealed entries put into the tree");
+    outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
+    Ok(outcome)
+}
+
+/// Verifies one row of the log. `each` is given those that can be read.
+fn verify_row(
+    verifier: &mut LogVerifier,
+    entries: &Entries,
+    row: &Row<'_>,
+    sink: &mut impl FnMut(Finding),
+    each: impl FnOnce(&Stored<'_>),
+) {
+    match entries.read(row) {
+        Ok(stored) => {
+            verifier.entry(&stored, sink);
+            each(&stored);
+        }
+        Err(column) => match entries.link(row) {
+            Some(link) => verifier.unreadable(&link, column, entries.relation(row), sink),
+            None => sink(misplaced(column, &entries.place(row))),
+        },
+    }
+}
+
+fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
     let objects = session_cache::objects()?;
     let log = Log::open(&objects)?;
     let mut progress = Progress::new();
@@ -145,10 +268,10 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
         Some(ledger) => Some(ledger),
         None => lost_ledger(&landmarks, sink),
     };
+    let vkeys = recorded_keys(ledger, &landmarks);
     let history = ledger.map(|ledger| History::of(ledger, &mut landmarks)).unwrap_or_default();
-    let mut outcome =
-        Outcome { entries: 0, chains: 0, objects: 0, tables: 0, rows: 0, passed_over: Vec::new(), compared: tables };
-    let mut candidates = if tables { candidates(&objects, &history, &mut outcome)? } else { Vec::new() };
+    let mut outcome = Outcome { compared: request.tables, ..Outcome::default() };
+    let mut candidates = if request.tables { candidates(&objects, &history, &mut outcome)? } else { Vec::new() };
     let key = session::random_key();
     let buckets = bucket_count(candidates.iter().flatten().count());
     for candidate in candidates.iter_mut().flatten() {
@@ -158,31 +281,35 @@ fn run(tables: bool, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
     let mut verifier = LogVerifier::new();
     log.scan(|entries, row| {
         progress.step("entries of the log verified");
-        match entries.read(row) {
-            Ok(stored) => {
-                verifier.entry(&stored, sink);
-                let entry = &stored.entry;
-                if Some(entry.ledger) == ledger
-                    && let Some(table) = &entry.table
-                    && let Some(index) = history.table_of(table.oid, entry.id as i64)
-                    && let Some(Some(candidate)) = candidates.get_mut(index)
-                    && let Ok(operation) = entry.operation.parse()
-                {
-                    let Candidate { columns, sums, .. } = candidate;
-                    let sums = sums.as_mut().expect("made above for all candidates");
-                    take_apart(operation, entry, columns, |sign, row, value| sums.add(sign, row, value));
-                }
+        verify_row(&mut verifier, entries, row, sink, |stored| {
+            let entry = &stored.entry;
+            if Some(entry.ledger) == ledger
+                && let Some(table) = &entry.table
+                && let Some(index) = history.table_of(table.oid, entry.id as i64)
+                && let Some(Some(candidate)) = candidates.get_mut(index)
+                && let Ok(operation) = entry.operation.parse()
+            {
+                let Candidate { columns, sums, .. } = candidate;
+                let sums = sums.as_mut().expect("made above for all candidates");
+                take_apart(operation, entry, columns, |sign, row, value| sums.add(sign, row, value));
             }
-            Err(column) => match entries.link(row) {
-                Some(link) => verifier.unreadable(&link, column, entries.relation(row), sink),
-                None => sink(misplaced(column, &entries.place(row))),
-            },
-        }
+        });
         Ok(())
     })?;
     let summary = verifier.finish(sink);
     outcome.entries = summary.entries;
     outcome.chains = summary.heads.len() as u64;
+    if let Some(ledger) = ledger {
+        let subject = Subject { objects: &objects, log: &log, ledger, heads: &summary.heads, start: None };
+        let origin = key::origin(&ledger);
+        let held = request.checkpoint.as_deref().map(|text| Held { text, origin: &origin, keys: &vkeys });
+        outcome.checkpoint =
+            held.as_ref().map(|held| if held.keys.is_empty() { "the log names no key for its signature" } else { "" });
+        let mut step = || progress.step("sealed entries put into the tree");
+        outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
+    } else if request.checkpoint.is_some() {
+        sink(no_ledger_to_vouch_for());
+    }
     outcome.objects = coverage::check(&objects, &history, sink)?;
     let comparison = Comparison { log: &log, history: &history, key, buckets };
     for (index, candidate) in candidates.iter_mut().enumerate() {
@@ -478,6 +605,27 @@ fn landmarks(log: &Log, progress: &mut Progress) -> Result<Vec<Landmark>, Error>
         Ok(())
     })?;
     Ok(landmarks)
+}
+
+/// The keys that the log says its checkpoints were signed with, those that are none left out.
+fn recorded_keys(ledger: Option<Uuid>, landmarks: &[Landmark]) -> Vec<VerifierKey> {
+    let of_ledger = landmarks.iter().filter(|landmark| Some(landmark.ledger) == ledger);
+    of_ledger
+        .filter(|landmark| landmark.operation == Operation::Key)
+        .filter_map(|landmark| key::recorded(landmark.new.as_deref()?))
+        .collect()
+}
+
+fn no_ledger_to_vouch_for() -> Finding {
+    Finding {
+        kind: Kind::Checkpoint,
+        relation: None,
+        chain: None,
+        seq: None,
+        id: None,
+        detail: "there is a checkpoint, but neither a ledger nor an entry in this database".into(),
+        hint: "The log was emptied, or this is not the database that the checkpoint is of.".into(),
+    }
 }
 
 /// The ledger of the log when the table that names it is empty, which is a finding if there are entries.

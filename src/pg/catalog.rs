@@ -63,3 +63,44 @@ pub(crate) fn event_trigger_enabled(name: &str) -> Option<char> {
     }
     None
 }
+
+/// A database of the cluster.
+pub(crate) struct Database {
+    pub(crate) oid: pg_sys::Oid,
+    pub(crate) name: String,
+    pub(crate) is_template: bool,
+    pub(crate) can_connect: bool,
+}
+
+/// `pg_database.datconnlimit` of a database whose removal was interrupted (pg_database.h).
+const INVALID: i32 = -2;
+
+/// All databases.
+pub(crate) fn databases() -> Vec<Database> {
+    let catalog = Relation::open(pg_sys::DatabaseRelationId, Lock::AccessShare);
+    let mut scan = TableScan::new(&catalog, Visible::Statement);
+    let mut databases = Vec::new();
+    while let Some(row) = scan.next(pg_sys::Anum_pg_database_datconnlimit as usize) {
+        let flag = |number: u32| row.boolean(number as usize - 1).unwrap_or(false);
+        let (Some(oid), Some(name)) = (
+            row.oid(pg_sys::Anum_pg_database_oid as usize - 1),
+            row.name(pg_sys::Anum_pg_database_datname as usize - 1),
+        ) else {
+            continue;
+        };
+        databases.push(Database {
+            oid,
+            name: name.to_string_lossy().into_owned(),
+            is_template: flag(pg_sys::Anum_pg_database_datistemplate),
+            can_connect: flag(pg_sys::Anum_pg_database_datallowconn)
+                && row.int4(pg_sys::Anum_pg_database_datconnlimit as usize - 1) != Some(INVALID),
+        });
+    }
+    databases
+}
+
+/// Whether this database holds an extension.
+pub(crate) fn has_extension(name: &CStr) -> bool {
+    // SAFETY: a catalog look-up by name; true: 0 when there is none.
+    unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+}

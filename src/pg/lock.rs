@@ -30,6 +30,23 @@ pub(crate) fn lock(target: Target) {
     acquire(target, false);
 }
 
+/// Whether nobody wants the current database for himself, to drop, rename, move or copy it. If so, whoever wants to has to wait to the end of this transaction.
+/// The same lock that a process takes when it connects (postinit.c), so that those wait for us here and not until they give up.
+pub(crate) fn try_lock_database() -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: 0,
+        locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+        // SAFETY: a plain integer, fixed once a backend is connected.
+        locktag_field3: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: the tag is fully set and outlives the call; the lock ends with the transaction.
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
 fn acquire(target: Target, dont_wait: bool) -> bool {
     let (class, number) = match target {
         Target::Chain(number) => (0, number),

@@ -16,6 +16,8 @@ mod raw {
         ) -> *mut pg_sys::List;
         pub(super) fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
         pub(super) fn has_subclass(relid: pg_sys::Oid) -> bool;
+        pub(super) fn die(signal: core::ffi::c_int);
+        pub(super) fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
 
     unsafe extern "C" {
@@ -70,4 +72,17 @@ pub(super) unsafe fn set_bytea_output(value: core::ffi::c_int) -> core::ffi::c_i
         raw::bytea_output = value;
         former
     }
+}
+
+/// A signal handler of the server.
+pub(super) type SignalHandler = unsafe extern "C-unwind" fn(core::ffi::c_int);
+
+/// `tcop/postgres.c`: ends the process at the next check for interrupts. (pgrx binds it as a Rust function, which cannot be a handler.)
+pub(super) fn die_handler() -> SignalHandler {
+    raw::die
+}
+
+/// `postmaster/interrupt.c`: sets `ConfigReloadPending`.
+pub(super) fn reload_handler() -> SignalHandler {
+    raw::SignalHandlerForConfigReload
 }

@@ -104,6 +104,15 @@ pub(crate) fn database() -> pg_sys::Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
+/// Name of the current database.
+pub(crate) fn database_name() -> String {
+    // SAFETY: a catalog look-up inside a transaction; gives null or a C string in the current context, copied at once.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
 /// Most processes that can be connected at once: the distance between the alternative chains of one backend.
 pub(crate) fn max_backends() -> u32 {
     // SAFETY: a plain integer, fixed at server start.

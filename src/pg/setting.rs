@@ -4,13 +4,27 @@ use std::ffi::{CStr, CString, c_char, c_void};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
-/// Defines the setting of the context, which anybody may set to a text that [`crate::settings::check_context`] accepts.
+/// What a text must be to be taken as a setting's value.
+#[derive(Clone, Copy)]
+pub(crate) enum Check {
+    /// [`crate::settings::check_context`]; anybody may set it.
+    Context,
+    /// [`crate::settings::check_origin`]; superusers may set it.
+    Origin,
+}
+
+/// Defines a setting whose text is checked when it is set.
 pub(crate) fn define_checked_text(
     name: &'static CStr,
     short: &'static CStr,
     long: &'static CStr,
     setting: &'static GucSetting<Option<CString>>,
+    check: Check,
 ) {
+    let (context, hook): (_, CheckHook) = match check {
+        Check::Context => (GucContext::Userset, check_context),
+        Check::Origin => (GucContext::Suset, check_origin),
+    };
     // SAFETY: the check hook has the signature of a text setting's and lives as long as the library, which is never unloaded.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
@@ -18,14 +32,16 @@ pub(crate) fn define_checked_text(
             short,
             long,
             setting,
-            GucContext::Userset,
+            context,
             GucFlags::default(),
-            Some(check),
+            Some(hook),
             None,
             None,
         );
     }
 }
+
+type CheckHook = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
 
 /// Makes a misspelt setting with this prefix an error from here on.
 pub(crate) fn reserve_prefix(prefix: &'static CStr) {
@@ -34,22 +50,39 @@ pub(crate) fn reserve_prefix(prefix: &'static CStr) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn check(
+unsafe extern "C-unwind" fn check_context(
     value: *mut *mut c_char,
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: the server passes a pointer to a C string or to null.
+    unsafe { passes(value, crate::settings::check_context) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn check_origin(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: the server passes a pointer to a C string or to null.
+    unsafe { passes(value, crate::settings::check_origin) }
+}
+
+/// # Safety
+/// `value` points to a C string or to null.
+unsafe fn passes(value: *mut *mut c_char, check: fn(&str) -> Result<(), String>) -> bool {
+    // SAFETY: as promised by the caller.
     let text = unsafe {
         if (*value).is_null() {
             return true;
         }
         CStr::from_ptr(*value)
     };
-    let problem = match text.to_str().map(crate::settings::check_context) {
+    let problem = match text.to_str().map(check) {
         Ok(Ok(())) => return true,
         Ok(Err(problem)) => problem,
-        Err(_) => "It must be a JSON object, but is not valid UTF-8.".to_owned(),
+        Err(_) => "It is not valid UTF-8.".to_owned(),
     };
     let detail = CString::new(problem).unwrap_or_default();
     // SAFETY: the server copies the text with the error, from a context that outlives the check.

@@ -1,7 +1,7 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, guard, proof, protect, seal, verify, views};
+use crate::{capture, checkpoint, guard, key, proof, protect, seal, sealer, verify, views};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
@@ -18,3 +18,6 @@ sql_function!(audit_verify_inclusion, pg_finfo_audit_verify_inclusion, proof::ve
 sql_function!(audit_line, pg_finfo_audit_line, views::line);
 sql_function!(audit_export, pg_finfo_audit_export, views::export);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);
+sql_function!(audit_public_key, pg_finfo_audit_public_key, key::public_key);
+sql_function!(audit_checkpoint, pg_finfo_audit_checkpoint, checkpoint::checkpoint);
+sql_function!(audit_sealer, pg_finfo_audit_sealer, sealer::state);

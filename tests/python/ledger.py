@@ -40,12 +40,14 @@ IMAGES = {
     "PROTECT": ("new",),
     "UNPROTECT": ("new",),
     "INCARNATION": ("new",),
+    "KEY": ("new",),
 }
 
 DETAILS = {
     "PROTECT": ("kind", "images", "exclude", "baseline"),
     "UNPROTECT": ("reason",),
     "INCARNATION": ("system_identifier", "database_oid", "tables"),
+    "KEY": ("vkey",),
 }
 
 KINDS = ("content", "link", "missing", "order", "format")
@@ -435,8 +437,10 @@ VALID = {
 def operation_fault(fields):
     """What in a parsed line is not as section 3 says of its operation, or None."""
     op = fields["op"]
-    if fields["table_oid"] is None and op != "INCARNATION":
+    if fields["table_oid"] is None and op not in ("INCARNATION", "KEY"):
         return "%s without a table" % op
+    if fields["table_oid"] is not None and op == "KEY":
+        return "KEY with a table"
     if (fields["command"] is not None) != (op in COMMAND_OPERATIONS):
         return "%s %s command" % (op, "without" if op in COMMAND_OPERATIONS else "with")
     if fields["key"] is not None and op not in ROW_OPERATIONS:

@@ -241,6 +241,7 @@ impl<'a> Entry<'a> {
             Operation::Truncate => (No, Yes, No, No, No),
             Operation::Protect | Operation::Unprotect => (No, Yes, No, No, Yes),
             Operation::Incarnation => (No, Any, No, No, Yes),
+            Operation::Key => (No, No, No, No, Yes),
         };
         for (member, rule, present) in [
             ("command", command, self.command.is_some()),
@@ -276,13 +277,15 @@ pub enum Operation {
     Protect,
     /// From here on they are not.
     Unprotect,
-    /// The ledger goes on in another database.
+    /// The ledger goes on in another database, on another server, or from an earlier state.
     Incarnation,
+    /// From here on checkpoints are signed with another key.
+    Key,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 8] = [
+    pub const ALL: [Operation; 9] = [
         Operation::Insert,
         Operation::Update,
         Operation::Delete,
@@ -291,6 +294,7 @@ impl Operation {
         Operation::Protect,
         Operation::Unprotect,
         Operation::Incarnation,
+        Operation::Key,
     ];
 
     /// The name of the operation in the line.
@@ -304,6 +308,7 @@ impl Operation {
             Operation::Protect => "PROTECT",
             Operation::Unprotect => "UNPROTECT",
             Operation::Incarnation => "INCARNATION",
+            Operation::Key => "KEY",
         }
     }
 
@@ -554,6 +559,7 @@ fn check_details(operation: Operation, new: &str) -> Result<(), FormError> {
         Operation::Protect => &["kind", "images", "exclude", "baseline"],
         Operation::Unprotect => &["reason"],
         Operation::Incarnation => &["system_identifier", "database_oid", "tables"],
+        Operation::Key => &["vkey"],
         _ => &[],
     };
     let mut found = 0_u32;
@@ -1054,6 +1060,18 @@ mod tests {
             details(Operation::Incarnation, r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#),
             Ok(())
         );
+        let key = |table: bool, new: &'static str| {
+            changed(&|e| {
+                (e.command, e.key, e.old, e.context) = (None, None, None, None);
+                if !table {
+                    e.table = None;
+                }
+                (e.operation, e.new) = ("KEY".into(), Some(new.into()));
+            })
+        };
+        assert_eq!(key(false, r#"{"vkey":"a+b+c"}"#), Ok(()));
+        assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "vkey")));
+        assert_eq!(key(true, r#"{"vkey":"a+b+c"}"#), Err(Unexpected(Operation::Key, "table_oid")));
     }
 
     #[test]

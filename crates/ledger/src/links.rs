@@ -72,19 +72,18 @@ impl Links {
         Links::default()
     }
 
-    /// Takes it as known that a chain is whole up to this entry, so that only what follows need be added. To be called before any entry of the chain is added.
-    pub fn begin_behind(&mut self, ledger: Uuid, chain: u32, seq: u64, hash: Hash) {
-        let run = Run {
-            first: First { seq: 1, prev: Hash::GENESIS, id: 0, at: None },
-            // No id is below 0, and the time before is not known: neither is judged across the beginning.
-            last: Last { seq, hash, id: 0, at: None },
-        };
-        let key = (ledger, chain);
-        if let btree_map::Entry::Vacant(place) = self.places.entry(key) {
-            place.insert(self.chains.len());
-            self.chains.push(Chain { key, entries: 0, current: run, limit: u64::MAX, others: BTreeMap::new() });
-            self.runs += 1;
+    /// Begins behind entries that are known to be right: `heads` are the last of each chain. Their ids and times are not known.
+    pub fn since(heads: impl IntoIterator<Item = Head>) -> Links {
+        let mut links = Links::new();
+        for Head { ledger, chain, seq, hash, id, .. } in heads {
+            let first = First { seq: 1, prev: Hash::GENESIS, id: 0, at: None };
+            let current = Run { first, last: Last { seq, hash, id, at: None } };
+            let key = (ledger, chain);
+            links.places.insert(key, links.chains.len());
+            links.chains.push(Chain { key, entries: 0, current, limit: u64::MAX, others: BTreeMap::new() });
+            links.runs += 1;
         }
+        links
     }
 
     /// Adds an entry. Costs O(1) when it follows the entry of its chain that was added last, else O(log runs).
@@ -402,35 +401,35 @@ mod tests {
     }
 
     #[test]
-    fn chain_goes_on_behind_what_is_known() {
-        let entry = |seq: u64, prev: &[u8]| Link {
-            ledger: Uuid::from_u128(1),
-            chain: 1,
+    fn behind_known_heads_only_what_follows_is_judged() {
+        let ledger = Uuid::from_u128(1);
+        let link = |chain, seq, prev: u8| Link {
+            ledger,
+            chain,
             seq,
-            prev: Hash::of(prev),
-            hash: Hash::of(&[seq as u8]),
+            prev: Hash::from([prev; 32]),
+            hash: Hash::from([seq as u8; 32]),
             id: seq,
             at: None,
         };
-        for (links, expected) in [
-            (vec![], vec![]),
-            (vec![entry(6, &[5]), entry(7, &[6])], vec![]),
-            (vec![entry(6, b"x"), entry(7, &[6])], vec![(Kind::Link, Some(6))]),
-            (vec![entry(7, &[6])], vec![(Kind::Missing, Some(6))]),
-            (vec![entry(5, &[4])], vec![(Kind::Order, Some(5))]),
-        ] {
+        let head = Head { ledger, chain: 1, seq: 5, hash: Hash::from([5; 32]), id: 0, entries: 0 };
+        let verify = |links: &[Link]| {
             let mut found = Vec::new();
-            let mut sink = |finding: Finding| found.push((finding.kind, finding.seq));
-            let mut all = Links::new();
-            all.begin_behind(Uuid::from_u128(1), 1, 5, Hash::of(&[5]));
-            for link in &links {
-                all.add(link, &mut sink);
+            let mut all = Links::since([head]);
+            for link in links {
+                all.add(link, &mut |finding| found.push(finding));
             }
-            let heads = all.finish(&mut sink);
-            assert_eq!(heads.len(), 1);
-            assert_eq!(heads[0].seq, links.last().map_or(5, |link| link.seq));
-            assert_eq!(found, expected);
-        }
+            let heads = all.finish(&mut |finding| found.push(finding));
+            (found.iter().map(|finding| (finding.kind, finding.seq)).collect::<Vec<_>>(), heads)
+        };
+        let (found, heads) = verify(&[link(1, 6, 5), link(1, 7, 6)]);
+        assert_eq!(found, []);
+        assert_eq!((heads[0].seq, heads[0].entries), (7, 2));
+        assert_eq!(verify(&[]).1, [head]);
+        assert_eq!(verify(&[link(1, 6, 9)]).0, [(Kind::Link, Some(6))]);
+        assert_eq!(verify(&[link(1, 7, 6)]).0, [(Kind::Missing, Some(6))]);
+        // A chain that is not among the heads begins at its beginning.
+        assert_eq!(verify(&[link(2, 6, 5)]).0, [(Kind::Missing, Some(1))]);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! The same engine serves SQL and the offline program. It keeps no entries, see `links` for what it keeps, and knows neither where
 //! entries come from nor what tables hold.
 
-use uuid::Uuid;
-
 use crate::entry::{DecodeError, Entry};
 use crate::finding::{Finding, Kind};
 use crate::hash::Hash;
@@ -42,9 +40,9 @@ impl LogVerifier {
         LogVerifier::default()
     }
 
-    /// Takes it as known that a chain is whole up to this entry, see [`Links::begin_behind`]. To be called first.
-    pub fn begin_behind(&mut self, ledger: Uuid, chain: u32, seq: u64, hash: Hash) {
-        self.links.begin_behind(ledger, chain, seq, hash);
+    /// Begins behind entries that are known to be right, see [`Links::since`].
+    pub fn since(heads: impl IntoIterator<Item = Head>) -> LogVerifier {
+        LogVerifier { links: Links::since(heads), ..LogVerifier::default() }
     }
 
     /// Verifies one entry: that its hash is that of its line (else a content finding), that it has the form of docs/format.md (a format

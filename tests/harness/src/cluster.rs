@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -146,6 +146,38 @@ impl Cluster {
     /// A name for a file that goes away with the server.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Writes a file that belongs to the user of the server, with this mode.
+    pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.file(name);
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("the mode can be set");
+        give_to_server(&path);
+        path
+    }
+
+    /// Makes an Ed25519 key and puts it where only the server can read it.
+    pub fn signing_key(&self, name: &str) -> PathBuf {
+        let output = succeed(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519"]));
+        self.write(name, &String::from_utf8(output.stdout).expect("PEM is ASCII"), 0o600)
+    }
+
+    /// Changes a setting of the server, and waits until new sessions have it; an empty value resets it. The library must be preloaded.
+    #[track_caller]
+    pub fn set(&self, setting: &str, value: &str) {
+        let mut session = self.connect("postgres");
+        session.run(&format!("ALTER SYSTEM SET {setting} = '{}'", value.replace('\'', "''")));
+        session.run("SELECT pg_reload_conf()");
+        let wanted = session.text(&format!(
+            "SELECT setting FROM pg_file_settings WHERE name = '{setting}' AND sourcefile LIKE '%auto.conf'"
+        ));
+        wait_until("the setting has changed", || {
+            let now = format!(
+                "SELECT current_setting('{setting}') = '{wanted}' OR setting = '{wanted}' FROM pg_settings WHERE name = '{setting}'"
+            );
+            self.connect("postgres").holds(&now)
+        });
     }
 
     /// The TCP port on 127.0.0.1.
@@ -383,7 +415,7 @@ fn feed(command: &mut Command, input: &[u8]) -> Output {
 
 /// Waits until something is so, and fails the test when it takes too long.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "waited too long until {what}");

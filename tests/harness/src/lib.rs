@@ -9,7 +9,7 @@ mod rng;
 mod seals;
 mod session;
 
-pub use cluster::{Builder, Cluster, Database, bindir, newer_bindir};
+pub use cluster::{Builder, Cluster, Database, bindir, newer_bindir, wait_until};
 pub use ledger::{
     Finding, assert_clean, assert_clean_but_for, assert_found, changes, changes_of, findings, findings_of, guards_off,
     verdict,

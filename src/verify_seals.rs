@@ -1,0 +1,239 @@
+//! The seals, the tree and checkpoints against the log, for `audit.verify()` and `audit.findings()`. The judgement is the ledger crate's
+//! (`seal_verify`); here rows are read and handed to it.
+
+use std::ops::ControlFlow;
+
+use audit_ledger::{
+    Brought, Finding, Hash, Head, Kind, NodeHash, NoteVerifier, SealSummary, SealVerifier, SealedLog, StoredSeal,
+    StoredTile, TileId, TileWriter, VerifierKey, read_checkpoint,
+};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::log::Log;
+use crate::pg::relation::Lock;
+use crate::pg::scan::Visible;
+use crate::registry::Objects;
+use crate::seal::{SealRow, Seals};
+use crate::tiles::{self, Tiles};
+
+/// Where a verification begins: behind a seal that is taken to be right.
+pub(crate) struct Start {
+    seal: StoredSeal,
+    writer: TileWriter,
+    /// The last entry that was sealed then, of each chain that the log has.
+    chains: Vec<Head>,
+}
+
+impl Start {
+    /// Behind the seal with this number. It must fit its own hash, and the stored tree its root.
+    pub(crate) fn behind(objects: &Objects, ledger: Uuid, log: &Log, number: i64) -> Result<Start, Error> {
+        let unknown = || Error::NoSuchSeal { number };
+        let seals = Seals::open(objects, Lock::AccessShare, ledger, Visible::Statement)?;
+        let tiles = Tiles::open(objects, Lock::AccessShare, Visible::Statement)?;
+        let row = u64::try_from(number).ok().and_then(|number| seals.by_number(number).transpose());
+        let row = row.ok_or_else(unknown)??;
+        let before = match row.number {
+            1 => 0,
+            number => seals.by_number(number - 1)?.map_or(0, |before| before.head.size.get()),
+        };
+        let seal = with_ranges(&seals, row, before, &mut |_, _| {})?;
+        if seal.seal.hash_with(&mut Vec::new()) != seal.hash {
+            return Err(Error::TreeDamaged { what: format!("seal {number} was changed: its hash does not fit") });
+        }
+        let writer = TileWriter::resume(&seal.seal.head, &mut tiles.source(&seals, log)).map_err(tiles::read_error)?;
+        let mut chains = Vec::new();
+        let mut from = 1;
+        while let Some(chain) = log.next_chain(from)? {
+            if let Some(stored) = seals.reached_by(chain as u32, seal.seal.number)? {
+                let (seq, hash) = (stored.range.last, stored.range.head);
+                chains.push(Head { ledger, chain: chain as u32, seq, hash, id: 0, entries: 0 });
+            }
+            match chain.checked_add(1) {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        Ok(Start { seal, writer, chains })
+    }
+
+    /// The last sealed entries of the chains.
+    pub(crate) fn chains(&self) -> &[Head] {
+        &self.chains
+    }
+}
+
+/// What is to be verified.
+pub(crate) struct Subject<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) log: &'a Log,
+    pub(crate) ledger: Uuid,
+    /// The last entry of each chain, as the log has it.
+    pub(crate) heads: &'a [Head],
+    /// Where to begin; `None`: before the first seal.
+    pub(crate) start: Option<Start>,
+}
+
+/// A checkpoint that the auditor holds, what to call the log, and the keys that may have signed.
+pub(crate) struct Held<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) origin: &'a str,
+    pub(crate) keys: &'a [VerifierKey],
+}
+
+impl Held<'_> {
+    /// What is wrong with a text as a checkpoint, whosever it is.
+    pub(crate) fn check(text: &str) -> Result<(), Error> {
+        read_checkpoint(text.as_bytes(), "", &[]).map(drop).map_err(bad_checkpoint)
+    }
+}
+
+fn bad_checkpoint(error: impl ToString) -> Error {
+    Error::BadText { argument: "checkpoint", what: error.to_string() }
+}
+
+/// What was found out; `None` where the seals could not be read at all, which is a finding.
+pub(crate) fn verify(
+    subject: Subject<'_>,
+    held: Option<&Held<'_>>,
+    step: &mut impl FnMut(),
+    sink: &mut impl FnMut(Finding),
+) -> Result<Option<SealSummary>, Error> {
+    let Subject { objects, log, ledger, heads, start } = subject;
+    let seals = Seals::open(objects, Lock::AccessShare, ledger, Visible::Statement)?;
+    let tiles = Tiles::open(objects, Lock::AccessShare, Visible::Statement)?;
+    if !seals.have_keys() || !tiles.have_key() {
+        sink(finding(
+            Kind::Seal,
+            "a key of audit.seal, audit.seal_range or audit.tile is missing".into(),
+            "Without it the seals cannot be verified. Make the key again, and look who dropped it.",
+        ));
+        return Ok(None);
+    }
+    // Told as a fault of coverage.
+    if !log.has_key() {
+        return Ok(None);
+    }
+    let (mut verifier, first, mut size) = match start {
+        None => (SealVerifier::new(ledger), 1, 0),
+        Some(Start { seal, writer, chains }) => {
+            let (number, size) = (seal.seal.number, seal.seal.head.size.get());
+            let chains = chains.iter().map(|head| (head.chain, head.seq));
+            (SealVerifier::since(&seal, writer, chains), number + 1, size)
+        }
+    };
+    if let Some(held) = held {
+        expect(&mut verifier, held, sink)?;
+    }
+    let mut sealed = SqlLog { log, tiles: &tiles, ledger, step };
+    seals.visit(first, |row| {
+        let row = match row {
+            Ok(row) => row,
+            Err(column) => {
+                sink(finding(
+                    Kind::Seal,
+                    format!("column \"{column}\" of a row of audit.seal holds no valid value"),
+                    "The seal was changed after it was made. Compare with a backup or another copy of the log.",
+                ));
+                return Ok(());
+            }
+        };
+        let end = row.head.size.get();
+        let mut strays = Vec::new();
+        let seal = with_ranges(&seals, row, size, &mut |seal, range| strays.push((seal, range)))?;
+        size = size.max(end);
+        for (seal, range) in strays {
+            verifier.stray_range(seal, &range, sink);
+        }
+        verifier.seal(&seal, &mut sealed, sink)
+    })?;
+    seals.visit_ranges(size, |stored| {
+        if let Ok(stored) = stored {
+            verifier.stray_range(stored.seal, &stored.range, sink);
+        }
+        Ok(true)
+    })?;
+    verifier.finish(heads, &mut sealed, sink).map(Some)
+}
+
+fn expect(verifier: &mut SealVerifier, held: &Held<'_>, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
+    let keys: Vec<&dyn NoteVerifier> = held.keys.iter().map(|key| key as &dyn NoteVerifier).collect();
+    let brought = read_checkpoint(held.text.as_bytes(), held.origin, &keys).map_err(bad_checkpoint)?;
+    match brought {
+        Brought::Refused(finding) => sink(finding),
+        Brought::Valid { head, .. } => {
+            verifier.expect(head).map_err(|error| Error::BadText { argument: "checkpoint", what: error.to_string() })?
+        }
+    }
+    Ok(())
+}
+
+/// The seal of a row with its ranges: those behind leaf `from` that name it. `stray` is told of others that lie among them.
+fn with_ranges(
+    seals: &Seals,
+    row: SealRow,
+    from: u64,
+    stray: &mut impl FnMut(u64, audit_ledger::seal::Range),
+) -> Result<StoredSeal, Error> {
+    let (number, end) = (row.number, row.head.size.get());
+    let mut ranges = Vec::new();
+    seals.visit_ranges(from, |stored| {
+        // A range that cannot be read is missing from its seal, whose hash then does not fit.
+        let Ok(stored) = stored else { return Ok(true) };
+        if stored.first_leaf >= end {
+            return Ok(false);
+        }
+        if stored.seal == number {
+            ranges.push(stored.range);
+        } else {
+            stray(stored.seal, stored.range);
+        }
+        Ok(true)
+    })?;
+    Ok(row.with(ranges))
+}
+
+/// The log as the tables hold it.
+struct SqlLog<'a, F> {
+    log: &'a Log,
+    tiles: &'a Tiles,
+    ledger: Uuid,
+    step: &'a mut F,
+}
+
+impl<F: FnMut()> SealedLog for SqlLog<'_, F> {
+    type Error = Error;
+
+    fn entries(
+        &mut self,
+        chain: u32,
+        first: u64,
+        last: u64,
+        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.log.hashes(&self.ledger, chain, first..=last, Visible::Statement, |seq, hash| {
+            (self.step)();
+            // A stored hash that is none fits no tree; that it was changed is told as a fault of the entry.
+            each(seq, &hash.unwrap_or(Hash::GENESIS)).is_continue()
+        })
+    }
+
+    fn has_tiles(&self) -> bool {
+        true
+    }
+
+    fn tile(&mut self, id: TileId) -> Result<Option<StoredTile>, Error> {
+        self.tiles.stored(id, |hashes, root| StoredTile {
+            hashes: hashes.unwrap_or_default().to_vec(),
+            root: root.and_then(|root| NodeHash::try_from(root).ok()).unwrap_or(NodeHash::from([0; 32])),
+        })
+    }
+
+    fn tile_from(&mut self, level: u8, index: u64) -> Result<Option<u64>, Error> {
+        self.tiles.index_from(level, index)
+    }
+}
+
+fn finding(kind: Kind, detail: String, hint: &str) -> Finding {
+    Finding { kind, relation: None, chain: None, seq: None, id: None, detail, hint: hint.into() }
+}
