@@ -4,10 +4,12 @@
 # The major version of PostgreSQL: 15, 16, 17 or 18.
 PG ?= 15
 ALL = 15 16 17 18
+# How long "make fuzz" spends on each parser.
+SECONDS = 60
 SERVER = /tmp/audit-server-$(shell id -u)-$(PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo server server-stop test test-all test-core check fmt install bench setup clean
+.PHONY: help demo server server-stop test test-all test-core fuzz check fmt install bench setup clean
 .NOTPARALLEL:
 
 help: ## print this list
@@ -36,6 +38,9 @@ test-all: ## run all tests for all majors
 
 test-core: ## run the tests that need no PostgreSQL
 	@scripts/test core
+
+fuzz: ## give each parser damaged input for SECONDS (60)
+	@cargo run --quiet --release --package audit-ledger --example fuzz -- $(SECONDS)
 
 check: ## check format and lints
 	@scripts/test check $(PG)

@@ -68,6 +68,10 @@ need_packages() {
   quietly apt-get install -y --no-install-recommends "${missing[@]}" || die "apt could not install: ${missing[*]}"
 }
 
+# Go with its own implementation of trees, proofs and signed notes, which tests/go holds against ours.
+# shellcheck disable=SC2034
+GO_PACKAGES=(golang-go golang-golang-x-mod-dev)
+
 # cargo-pgrx must be exactly the pgrx of Cargo.toml, or it refuses to work.
 pgrx_version() { sed -nE 's/^pgrx *= *(\{ *version *= *)?"=([0-9.]+)".*/\2/p' "$ROOT/Cargo.toml"; }
 

@@ -16,9 +16,10 @@ use crate::finding::{Finding, Kind};
 use crate::hash::Hash;
 use crate::links::{Head, TIME_TOLERANCE_MICROS};
 use crate::note::{self, Note, NoteError, NoteVerifier};
+use crate::proof::{BuildError, HashReader, build_consistency_proof, verify_consistency};
 use crate::seal::{Range, StoredSeal};
 use crate::tile::{MAX_LEVEL, TileId, TileSlice, TileWriter, WIDTH, WholeTile};
-use crate::tree::{LeafHash, NodeHash, TreeHead};
+use crate::tree::{CompactRange, LeafHash, NodeHash, NodeId, TreeHead};
 
 /// How many entries are read before the tiles that became whole are compared: the tiles are kept until then, 2 MiB.
 const BATCH: u64 = 1 << 16;
@@ -144,6 +145,8 @@ impl SealSummary {
 #[derive(Debug)]
 pub struct SealVerifier {
     ledger: Uuid,
+    /// The size of the tree at which the verification begins.
+    begin: u64,
     tree: Tree,
     chains: BTreeMap<u32, Chain>,
     last: Last,
@@ -217,6 +220,7 @@ impl SealVerifier {
     pub fn new(ledger: Uuid) -> SealVerifier {
         SealVerifier {
             ledger,
+            begin: 0,
             tree: Tree::new(TileWriter::new()),
             chains: BTreeMap::new(),
             last: Last { number: 0, hash: Hash::GENESIS, at: None, size: Some(0) },
@@ -238,6 +242,7 @@ impl SealVerifier {
         let seal = &since.seal;
         let place = SealPlace { number: seal.number, at: seal.at, size: writer.head().size.get() };
         SealVerifier {
+            begin: place.size,
             tree: Tree::new(writer),
             chains: chains
                 .into_iter()
@@ -260,11 +265,37 @@ impl SealVerifier {
         let tree = &mut self.tree;
         tree.checkpoints.push(Expected { head, state: None });
         tree.checkpoints.sort_by_key(|expected| expected.head.size);
-        tree.passed = 0;
         tree.pass_checkpoints();
         if let Some(confirmed) = self.confirmed {
             self.name_seal(confirmed);
         }
+        Ok(())
+    }
+
+    /// As [`SealVerifier::expect`], for a checkpoint that is smaller than the tree at which the verification begins: it is held against that tree by a consistency proof made of
+    /// the stored tiles, which the reader reads for the size at which the verification begins.
+    pub fn expect_earlier<R: HashReader>(
+        &mut self,
+        head: TreeHead,
+        reader: &mut R,
+    ) -> Result<(), BuildError<R::Error>> {
+        let begin = self.tree.writer.head();
+        let proof = build_consistency_proof(head.size, begin.size, reader)?;
+        let state = if verify_consistency(&proof, &head, &begin).is_ok() {
+            CheckpointState::Holds(None)
+        } else {
+            // The root that the log had then, if the tiles are right.
+            let nodes: Vec<NodeId> = head.size.subtrees().collect();
+            let hashes = reader.read_hashes(&nodes).map_err(BuildError::Read)?;
+            let root = CompactRange::from_hashes(head.size, hashes).map(|range| range.head());
+            match root {
+                Some(then) if verify_consistency(&proof, &then, &begin).is_ok() => CheckpointState::Differs(then.root),
+                _ => CheckpointState::Unknown,
+            }
+        };
+        self.tree.checkpoints.push(Expected { head, state: Some(state) });
+        self.tree.checkpoints.sort_by_key(|expected| expected.head.size);
+        self.tree.pass_checkpoints();
         Ok(())
     }
 
@@ -638,7 +669,7 @@ impl SealVerifier {
     fn name_seal(&mut self, seal: SealPlace) {
         for expected in &mut self.tree.checkpoints[..self.tree.passed] {
             if let Some(CheckpointState::Holds(of @ None)) = &mut expected.state
-                && expected.head.size.get() > 0
+                && expected.head.size.get() >= self.begin.max(1)
             {
                 *of = Some(seal);
             }
@@ -761,6 +792,7 @@ impl Tree {
     /// Compares the checkpoints of the size that the tree has now.
     fn pass_checkpoints(&mut self) {
         let head = self.writer.head();
+        self.passed = self.checkpoints.partition_point(|expected| expected.head.size < head.size);
         while let Some(expected) = self.checkpoints.get_mut(self.passed)
             && expected.head.size == head.size
         {

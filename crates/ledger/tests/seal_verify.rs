@@ -9,9 +9,9 @@ use std::ops::ControlFlow;
 use audit_ledger::seal::Range;
 use audit_ledger::tile::encode_hashes;
 use audit_ledger::{
-    Brought, Checkpoint, CheckpointError, CheckpointState, CompactRange, Finding, Hash, Head, Kind, LeafHash, Link,
-    Links, NodeHash, NoteVerifier, Seal, SealSummary, SealVerifier, SealedLog, SignerKey, StoredSeal, StoredTile,
-    TileId, TileWriter, Timestamp, TreeHead, TreeSize, Uuid, read_checkpoint,
+    Brought, Checkpoint, CheckpointError, CheckpointState, CompactRange, Finding, Hash, HashReader, Head, Kind,
+    LeafHash, Link, Links, NodeHash, NodeId, NoteVerifier, Seal, SealSummary, SealVerifier, SealedLog, SignerKey,
+    StoredSeal, StoredTile, TileId, TileWriter, Timestamp, TreeHead, TreeSize, Uuid, read_checkpoint,
 };
 use proptest::prelude::*;
 
@@ -257,6 +257,25 @@ impl SealedLog for Log<'_> {
     }
 }
 
+/// The subtrees of a history, as its tiles would give them.
+struct Nodes<'a>(&'a History);
+
+impl HashReader for Nodes<'_> {
+    type Error = Infallible;
+
+    fn read_hashes(&mut self, nodes: &[NodeId]) -> Result<Vec<NodeHash>, Infallible> {
+        let root = |node: &NodeId| {
+            let first = (node.index() << node.level()) as usize;
+            let mut range = CompactRange::new();
+            for leaf in &self.0.leaves[first..first + (1 << node.level())] {
+                range.append(*leaf).unwrap();
+            }
+            range.head().root
+        };
+        Ok(nodes.iter().map(root).collect())
+    }
+}
+
 fn step() -> impl Strategy<Value = BTreeMap<u32, u64>> {
     prop::collection::btree_map(1_u32..6, 1_u64..90, 1..4)
 }
@@ -358,6 +377,22 @@ proptest! {
         assert_eq!(summary.confirmed.map(|seal| seal.number), Some(history.seals.len() as u64));
         assert!(summary.checkpoints.iter().all(|(_, state)| matches!(state, CheckpointState::Holds(Some(_)))));
         assert!(begin().expect(history.head(size - 1)).is_err());
+        // Older checkpoints are held against the tiles.
+        for old in [0, 1, size / 2, size - 1].into_iter().filter(|old| *old < size) {
+            let (right, mut wrong) = (history.head(old), history.head(old));
+            wrong.root = NodeHash::from([1; 32]);
+            let mut verifier = begin();
+            verifier.expect_earlier(right, &mut Nodes(&history)).unwrap();
+            if old > 0 {
+                verifier.expect_earlier(wrong, &mut Nodes(&history)).unwrap();
+            }
+            let (findings, summary) = history.verify_with(verifier, &[history.all()], history.seals[place + 1..].iter());
+            assert_eq!(findings.len(), usize::from(old > 0), "{findings:?}");
+            assert_eq!(summary.checkpoints[0].1, CheckpointState::Holds(None));
+            if old > 0 {
+                assert_eq!(summary.checkpoints[1].1, CheckpointState::Differs(right.root));
+            }
+        }
         // The seal after it is held against the one it begins with.
         if let Some(next) = history.seals.get(place + 1) {
             let mut next = next.clone();
