@@ -37,22 +37,14 @@ pub(crate) fn seal(_call: &Call) -> Result<Option<i64>, Error> {
     for problem in incarnation::note_changes(&objects)? {
         error::warn(problem);
     }
-    Ok(seal_now(&objects)?.map(|sealed| sealed.row.number as i64))
-}
-
-/// What [`seal_now`] has done.
-pub(crate) struct Sealed {
-    /// The new seal.
-    pub(crate) row: SealRow,
-    /// How many entries it counted.
-    pub(crate) entries: u64,
+    Ok(seal_now(&objects)?.map(|seal| seal.number as i64))
 }
 
 /// Seals all entries that are committed, and those of this transaction; `None` when there are none since the last seal.
 ///
 /// Sees what is committed at this moment whatever the isolation level, and takes no part in SERIALIZABLE's bookkeeping. Holds the lock of the sealer to the end of the
 /// transaction, whose commit then waits for the disk: a checkpoint must not be ahead of what a crash can take away.
-pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
+pub(crate) fn seal_now(objects: &Objects) -> Result<Option<SealRow>, Error> {
     if session::is_standby() {
         return Err(Error::CannotSeal { where_: "on a standby server" });
     }
@@ -76,7 +68,6 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     let mut edge = Edge::recall(newest.as_ref(), &tiles, &seals, &log)?;
 
     let number = newest.as_ref().map_or(1, |seal| seal.number + 1);
-    let old_size = edge.writer.range().size().get();
     let ranges = append_new(&mut edge, number, &log, &seals, &tiles)?;
     if ranges.is_empty() {
         edge.keep();
@@ -98,14 +89,14 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<Sealed>, Error> {
     xact::force_durable_commit();
     edge.seal = Some(hash);
     edge.keep();
-    Ok(Some(Sealed { entries: seal.head.size.get() - old_size, row: SealRow::of(&StoredSeal { seal, hash }) }))
+    Ok(Some(SealRow::of(&StoredSeal { seal, hash })))
 }
 
 /// Appends the new entries of all chains to the tree, and notes the range of each chain that has grown.
 fn append_new(edge: &mut Edge, number: u64, log: &Log, seals: &Seals, tiles: &Tiles) -> Result<Vec<Range>, Error> {
     let mut ranges = Vec::new();
     let mut from = 1;
-    while let Some(chain) = log.next_chain(from)? {
+    while let Some(chain) = log.next_chain_of_any(from)? {
         if let Some(range) = append_chain(edge, chain as u32, number, log, seals, tiles)? {
             ranges.push(range);
         }
@@ -144,7 +135,7 @@ fn append_chain(
     let mut look = FIRST_LOOK;
     loop {
         let end = next.saturating_add(look - 1);
-        log.hashes(&seals.ledger, chain, next..=end, Visible::Now, |seq, hash| {
+        log.hashes_within(&seals.ledger, chain, next..=end, Visible::Now, |seq, hash| {
             let Some(hash) = hash.filter(|_| seq == next) else {
                 stopped = true;
                 return false;
@@ -180,7 +171,7 @@ fn append_chain(
 
 fn is_whole(log: &Log, ledger: &Uuid, chain: u32, seq: u64) -> Result<bool, Error> {
     let mut whole = false;
-    log.hashes(ledger, chain, seq..=seq, Visible::Now, |found, hash| {
+    log.hashes_within(ledger, chain, seq..=seq, Visible::Now, |found, hash| {
         whole = found == seq && hash.is_some();
         false
     })?;
