@@ -12,10 +12,10 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::pg::fmgr::Call;
 use crate::pg::relation::Lock;
-use crate::pg::scan::Visible;
+use crate::pg::scan::{Visible, WithoutOwn};
 use crate::pg::{file, session};
 use crate::registry::{self, Objects};
-use crate::seal::{self, Seals};
+use crate::seal::Seals;
 use crate::{incarnation, key, session_cache, settings};
 
 /// A checkpoint as it is given out.
@@ -39,11 +39,10 @@ pub(crate) fn newest(objects: &Objects, ledger: &Uuid) -> Result<Option<TreeHead
     Ok(newest.map(|seal| seal.head))
 }
 
-/// Makes the checkpoint of the newest seal that the statement sees.
+/// Makes the checkpoint of the newest seal that is committed and that the statement sees.
 pub(crate) fn make(objects: &Objects, ledger: &Uuid) -> Result<Option<Made>, Error> {
-    if seal::is_sealing() {
-        return Err(Error::CheckpointWhileSealing);
-    }
+    // A seal of this transaction could still be rolled back.
+    let _committed = WithoutOwn::new();
     let Some(newest) = Seals::open(objects, Lock::AccessShare, *ledger, Visible::Statement)?.newest()? else {
         return Ok(None);
     };

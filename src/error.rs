@@ -159,8 +159,6 @@ pub(crate) enum Error {
     SealFirst {
         why: String,
     },
-    /// A checkpoint of a seal that may yet be rolled back.
-    CheckpointWhileSealing,
     /// The file of the signing key cannot be used. `why` says nothing of what is in it, nor where it is.
     SigningKey {
         why: String,
@@ -389,13 +387,7 @@ impl Error {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "cannot give out a checkpoint before the next seal".into(),
                 Some(why.clone()),
-                some("Use audit.seal(), which records it, and then try again."),
-            ),
-            CheckpointWhileSealing => (
-                ERRCODE_ACTIVE_SQL_TRANSACTION,
-                "cannot give out a checkpoint in the transaction that seals".into(),
-                some("The seal could still be rolled back."),
-                some("Commit first."),
+                some("Use audit.seal(), which records it, and try again when that is committed."),
             ),
             SigningKey { why } => (
                 ERRCODE_CONFIG_FILE_ERROR,

@@ -5,12 +5,12 @@
 use audit_ledger::tile::ReadError;
 use audit_ledger::tlog_proof;
 use audit_ledger::{
-    BuildError, Checkpoint, CompactRange, Hash, HashReader, LeafHash, LeafIndex, Note, TileReader, TlogProof, TreeHead,
+    BuildError, Checkpoint, CompactRange, Hash, HashReader, LeafHash, LeafIndex, Note, TileReader, TlogProof,
     VerifierKey, build_consistency_proof, build_inclusion_proof, verify_consistency, verify_inclusion,
 };
 
 use crate::chain::hash_of;
-use crate::checkpoint;
+use crate::checkpoint::{self, Made};
 use crate::error::Error;
 use crate::log::Log;
 use crate::pg::fmgr::Call;
@@ -27,7 +27,8 @@ pub(crate) fn inclusion_proof(call: &Call) -> Result<Option<String>, Error> {
     let seq: i64 = call.argument(1).ok_or(Error::NullArgument { argument: "seq" })?;
     let objects = session_cache::objects()?;
     let tree = Tree::open(&objects)?;
-    let (head, checkpoint) = newest_checkpoint(&objects, &tree)?;
+    let Made { head, text: checkpoint, .. } =
+        checkpoint::make(&objects, &tree.seals.ledger)?.ok_or(Error::NothingSealed)?;
     let index = tree.leaf_of(chain, seq)?;
     let not_sealed_so =
         || Error::TreeDamaged { what: format!("entry {seq} of chain {chain} is not the one that was sealed") };
@@ -51,7 +52,7 @@ pub(crate) fn consistency_proof(call: &Call) -> Result<Option<String>, Error> {
     let old = *read_checkpoint(&text)?.head();
     let objects = session_cache::objects()?;
     let tree = Tree::open(&objects)?;
-    let (new, _) = newest_checkpoint(&objects, &tree)?;
+    let new = tree.seals.newest()?.ok_or(Error::NothingSealed)?.head;
     if old.size > new.size {
         return Err(Error::CheckpointAhead { size: old.size.get(), sealed: new.size.get() });
     }
@@ -89,12 +90,6 @@ pub(crate) fn verify(call: &Call) -> Result<bool, Error> {
     let proof: TlogProof = text.parse().map_err(|error: audit_ledger::TlogProofError| malformed(error.to_string()))?;
     let origin = audit_ledger::NoteVerifier::name(&key);
     Ok(proof.verify(&leaf, origin, &key, &[]).is_ok())
-}
-
-/// Head and text of the newest checkpoint.
-fn newest_checkpoint(objects: &Objects, tree: &Tree) -> Result<(TreeHead, String), Error> {
-    let made = checkpoint::make(objects, &tree.seals.ledger)?.ok_or(Error::NothingSealed)?;
-    Ok((made.head, made.text))
 }
 
 /// Log, seals and tiles, as they are committed.

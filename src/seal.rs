@@ -213,11 +213,6 @@ impl Edge {
     }
 }
 
-/// Whether this transaction has sealed, or has tried to: what it sealed is not there for others yet, and may never be.
-pub(crate) fn is_sealing() -> bool {
-    HOLDS_LOCK.get()
-}
-
 /// A transaction that was prepared keeps its locks until somebody commits it, and nobody else could seal meanwhile.
 pub(crate) fn refuse_prepare() -> Result<(), Error> {
     if HOLDS_LOCK.get() { Err(Error::PreparedSeal) } else { Ok(()) }

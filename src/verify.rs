@@ -82,8 +82,10 @@ struct Request {
 
 impl Request {
     fn read(call: &Call) -> Result<Request, Error> {
+        let checkpoint: Option<String> = call.argument(0);
+        checkpoint.as_deref().map_or(Ok(()), Held::check)?;
         Ok(Request {
-            checkpoint: call.argument(0),
+            checkpoint,
             tables: call.argument(1).ok_or(Error::NullArgument { argument: "tables" })?,
             since_seal: call.argument(2),
         })
@@ -209,7 +211,7 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let mut progress = Progress::new();
     let mut verifier = LogVerifier::since(start.chains().iter().copied());
     let mut from = 1;
-    while let Some(chain) = log.next_chain(&ledger, from, Visible::Statement)? {
+    while let Some(chain) = log.next_chain(from)? {
         let sealed = start.chains().iter().find(|head| head.chain == chain as u32).map_or(0, |head| head.seq);
         log.from(&ledger, chain, sealed + 1, |entries, row| {
             progress.step("new entries verified");

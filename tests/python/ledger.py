@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A second implementation of line, hash and chain, after docs/format.md.
+"""A second implementation of line, hash, chain, tree and seal, after docs/format.md.
 
 Written from that page alone, with the standard library alone, so that the page can be held against the extension:
 where the two disagree, one of them is wrong. It knows nothing of PostgreSQL; "section" below means a section of
 that page.
 
-    python3 ledger.py FILE      check an export: each input line is "<hash> <line>"; FILE may be - for standard input
+    python3 ledger.py FILE      check an export: each input line is "<hash> <line>", of an entry or a seal; FILE may be - for standard input
 
 prints counts and findings; exits with 0 when there is nothing to find, with 1 when there is, with 2 when FILE cannot be read.
 """
@@ -51,6 +51,7 @@ DETAILS = {
 }
 
 KINDS = ("content", "link", "missing", "order", "format")
+SEAL_KINDS = KINDS + ("seal", "tree")
 TOLERANCE = 60 * 1_000_000      # microseconds by which `at` may go back (section 4)
 
 
@@ -536,6 +537,176 @@ def chain_faults(links):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# the tree (section 6)
+
+def leaf_hash(entry_hash):
+    """The leaf of an entry, from the 64 hex digits of its hash."""
+    return hashlib.sha256(b"\0" + bytes.fromhex(entry_hash)).digest()
+
+
+def node_hash(left, right):
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def tree_root(leaves):
+    """The root over leaves, word by word as section 6 defines it."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    half = 1 << (len(leaves) - 1).bit_length() - 1
+    return node_hash(tree_root(leaves[:half]), tree_root(leaves[half:]))
+
+
+class Tree:
+    """The same, leaf by leaf: the roots of the perfect subtrees from left to right, each with its size."""
+
+    def __init__(self):
+        self.size = 0
+        self.roots = []
+
+    def append(self, leaf):
+        size, node = 1, leaf
+        while self.roots and self.roots[-1][0] == size:
+            node = node_hash(self.roots.pop()[1], node)
+            size *= 2
+        self.roots.append((size, node))
+        self.size += 1
+
+    def root(self):
+        if not self.roots:
+            return hashlib.sha256(b"").digest()
+        node = self.roots[-1][1]
+        for _, left in reversed(self.roots[:-1]):
+            node = node_hash(left, node)
+        return node
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the seal (section 9)
+
+IS_SEAL = re.compile(rb'\{"v":1,"ledger":"[0-9a-f-]{36}","seal":')
+DIGITS = "(0|[1-9][0-9]*)"
+SEAL = re.compile(
+    r'\{"v":1,"ledger":"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})","seal":"%s","prev":"([0-9a-f]{64})","at":"([^"]*)","size":"%s",'
+    r'"root":"([0-9a-f]{64})","system":"%s","timeline":%s,"ranges":\[(.*)\]\}' % ((DIGITS,) * 4))
+RANGE = re.compile(r'\[%s,"%s","%s","([0-9a-f]{64})"\]' % ((DIGITS,) * 3))
+
+Seal = namedtuple("Seal", "ledger number prev at size root system timeline ranges")
+Range = namedtuple("Range", "chain first last head")
+
+
+def build_seal(seal):
+    """The line of a seal."""
+    ranges = ",".join('[%d,"%d","%d","%s"]' % entries for entries in seal.ranges)
+    return (
+        '{"v":1,"ledger":"%s","seal":"%d","prev":"%s","at":"%s","size":"%d","root":"%s","system":"%d","timeline":%d,"ranges":[%s]}'
+        % (*seal[:-1], ranges))
+
+
+def parse_seal(line):
+    """Reads the line of a seal, and refuses every other."""
+    if isinstance(line, bytes):
+        line = line.decode("utf-8", "backslashreplace")
+    found = SEAL.fullmatch(line)
+    if not found:
+        raise FormatError("not the line of a seal")
+    ledger, number, prev, at, size, root, system, timeline, text = found.groups()
+    ranges = [Range(int(chain), int(first), int(last), head) for chain, first, last, head in RANGE.findall(text)]
+    seal = Seal(ledger, int(number), prev, at, int(size), root, int(system), int(timeline), ranges)
+    if build_seal(seal) != line:
+        raise FormatError("not the line of a seal")
+    if not (seal.number < 2**64 and seal.size < 2**63 and seal.system < 2**64 and seal.timeline < 2**32):
+        raise FormatError("number out of range")
+    if microseconds(at) is None or any(r.chain >= 2**32 or r.first >= 2**64 or r.last >= 2**64 for r in ranges):
+        raise FormatError("value out of range")
+    return seal
+
+
+def seal_fault(seal):
+    """What in a seal by itself is not as section 9 says, or None."""
+    if not 1 <= seal.number < 2**63 or (seal.number == 1) != (seal.prev == GENESIS):
+        return "number or prev"
+    if seal.timeline < 1 or not seal.ranges:
+        return "timeline or ranges"
+    chains = [entries.chain for entries in seal.ranges]
+    if chains != sorted(set(chains)) or not all(1 <= chain < 2**31 for chain in chains):
+        return "order of chains"
+    if not all(1 <= entries.first <= entries.last < 2**63 for entries in seal.ranges):
+        return "range"
+    return None
+
+
+def verify_seals(seals, entries):
+    """Checks seals, given as pairs of stored hash and line in any order, against entries, pairs of hash and line.
+
+    Yields findings of the kinds seal, missing and tree. What stands behind a damaged seal or a missing entry is checked without the tree.
+    """
+    hashes = {}
+    for stored, line in entries:
+        fields = {}
+        try:
+            parse_line(line, fields)
+        except FormatError:
+            pass
+        if fields["seq"] is not None:
+            hashes.setdefault((fields["ledger"], fields["chain"], int(fields["seq"])), stored)
+    parsed = []
+    for stored, line in seals:
+        try:
+            parsed.append((parse_seal(line), stored, hash_line(line)))
+        except FormatError as error:
+            yield Finding("seal", None, None, None, None, str(error))
+    trees, before, ends, gone = {}, {}, {}, set()
+    for seal, stored, computed in sorted(parsed, key=lambda one: (one[0].ledger, one[0].number)):
+        ledger = seal.ledger
+
+        def told(kind, detail, chain=None, seq=None):
+            return Finding(kind, ledger, chain, seq, None, "seal %d: %s" % (seal.number, detail))
+
+        tree = trees.setdefault(ledger, Tree())
+        number, prev, size, at = before.get(ledger, (0, GENESIS, 0, None))
+        fault = seal_fault(seal)
+        if computed != stored:
+            yield told("seal", "computed %s, stored %.80s" % (computed, stored))
+        elif seal.number != number + 1:
+            yield told("seal", "follows seal %d" % number)
+        elif fault:
+            yield told("seal", fault)
+        elif seal.prev != prev:
+            yield told("seal", "prev is %s, the seal before has %s" % (seal.prev, prev))
+        elif size is not None and seal.size != size + sum(entries.last - entries.first + 1 for entries in seal.ranges):
+            yield told("seal", "size")
+        elif at is not None and microseconds(seal.at) < at - TOLERANCE:
+            yield told("seal", "at goes back")
+        damaged = computed != stored or seal.number != number + 1 or fault
+        if damaged:
+            trees[ledger] = tree = None
+        for chain, first, last, head in seal.ranges if not fault else ():
+            end = ends.get((ledger, chain), 0)
+            if tree is not None and first != end + 1:
+                yield told("seal", "begins with %d, the seal before ends with %d" % (first, end), chain, first)
+                trees[ledger] = tree = None
+            ends[ledger, chain] = last
+            for seq in range(first, last + 1):
+                found = hashes.get((ledger, chain, seq))
+                if found is None:
+                    if (ledger, chain) not in gone and computed == stored:
+                        gone.add((ledger, chain))
+                        yield told("missing", "counts entries that are not there", chain, seq)
+                    trees[ledger] = tree = None
+                    break
+                if tree is not None:
+                    tree.append(leaf_hash(found))
+            else:
+                if computed == stored and hashes[ledger, chain, last] != head:
+                    yield told("seal", "head is %s, the log has %s" % (head, hashes[ledger, chain, last]), chain, last)
+        if tree is not None and tree.root().hex() != seal.root:
+            yield told("tree", "root is %s, computed %s" % (seal.root, tree.root().hex()))
+        before[ledger] = (seal.number, stored, None if damaged else seal.size, microseconds(seal.at))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # the program
 
 def read_export(file):
@@ -553,27 +724,46 @@ def main(arguments):
     if len(arguments) != 1 or arguments[0].startswith("--"):
         print(__doc__.strip(), file=sys.stderr)
         return 2
+    seals, sealed = [], []
     try:
         if arguments[0] == "-":
-            report = verify_entries(read_export(sys.stdin.buffer))
+            report = verify_log(sys.stdin.buffer, seals, sealed)
         else:
             with open(arguments[0], "rb") as file:
-                report = verify_entries(read_export(file))
+                report = verify_log(file, seals, sealed)
     except OSError as error:
         print("ledger.py: %s" % error, file=sys.stderr)
         return 2
+    if seals:
+        # A hole in a chain was told already.
+        places = {finding[:4] for finding in report.findings}
+        report.findings.extend(finding for finding in verify_seals(seals, sealed) if finding[:4] not in places)
     # Details quote what is in the log, which the terminal may not be able to show.
     sys.stdout.reconfigure(errors="backslashreplace")
     print("entries %d" % report.entries)
     print("chains %d" % report.chains)
     print("ledgers %d" % report.ledgers)
+    if seals:
+        print("seals %d" % len(seals))
     counts = Counter(finding.kind for finding in report.findings)
-    for kind in KINDS:
+    for kind in SEAL_KINDS if seals else KINDS:
         print("%s %s" % (kind, "%d" % counts[kind] if counts[kind] else "ok"))
     for finding in report.findings:
         place = ("%s %s" % (name, value) for name, value in zip(Finding._fields[1:-1], finding[1:-1]) if value is not None)
         print("finding %s: %s: %s" % (finding.kind, ", ".join(place) or "no place", finding.detail))
     return 1 if report.findings else 0
+
+
+def verify_log(file, seals, sealed):
+    """Verifies the entries of an export, and puts its seals and its entries into the two lists."""
+    def entries():
+        for stored, line in read_export(file):
+            if IS_SEAL.match(line):
+                seals.append((stored, line))
+            else:
+                sealed.append((stored, line))
+                yield stored, line
+    return verify_entries(entries())
 
 
 if __name__ == "__main__":

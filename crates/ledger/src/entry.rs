@@ -380,13 +380,17 @@ impl Timestamp {
         let micros = self.0.rem_euclid(MICROS_PER_DAY) as u64;
         let seconds = micros / 1_000_000;
         let mut text = *b"0000-00-00T00:00:00.000000Z";
-        put_digits(&mut text[0..4], year);
-        put_digits(&mut text[5..7], month);
-        put_digits(&mut text[8..10], day);
-        put_digits(&mut text[11..13], seconds / 3600);
-        put_digits(&mut text[14..16], seconds / 60 % 60);
-        put_digits(&mut text[17..19], seconds % 60);
-        put_digits(&mut text[20..26], micros % 1_000_000);
+        put_pair(&mut text, 0, year / 100);
+        put_pair(&mut text, 2, year);
+        put_pair(&mut text, 5, month);
+        put_pair(&mut text, 8, day);
+        put_pair(&mut text, 11, seconds / 3600);
+        put_pair(&mut text, 14, seconds / 60 % 60);
+        put_pair(&mut text, 17, seconds % 60);
+        let fraction = micros % 1_000_000;
+        put_pair(&mut text, 20, fraction / 10_000);
+        put_pair(&mut text, 22, fraction / 100);
+        put_pair(&mut text, 24, fraction);
         out.extend_from_slice(&text);
     }
 }
@@ -649,26 +653,41 @@ fn push_text(out: &mut Vec<u8>, name: &[u8], value: &Option<Cow<'_, str>>) {
     }
 }
 
+/// The numbers 00 to 99.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
 pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     // u64::MAX has 20 digits.
     let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+    let count = number.ilog10() as usize + 1;
+    let mut end = count;
+    while number >= 10 {
+        digits[end - 2..end].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
+        end -= 2;
     }
-    out.extend_from_slice(&digits[start..]);
+    if end > 0 {
+        digits[0] = b'0' + number as u8;
+    }
+    // A copy of fixed length is much cheaper than one of any.
+    out.extend_from_slice(&digits);
+    out.truncate(out.len() - digits.len() + count);
 }
 
-fn put_digits(text: &mut [u8], mut number: u64) {
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+/// Writes the last two digits of a number.
+fn put_pair(text: &mut [u8; 27], at: usize, number: u64) {
+    text[at..at + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
 }
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;

@@ -27,15 +27,25 @@ impl Hash {
 
     /// Appends the 64 lower-case hex digits of the hash.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = HEX[usize::from(byte)];
         }
         out.extend_from_slice(&text);
     }
 }
+
+/// Each byte as two hex digits.
+static HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        hex[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    hex
+};
 
 /// The text or the bytes are not a hash.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -279,8 +279,7 @@ impl<'a> Scanner<'a> {
         let bytes = self.text.as_bytes();
         let mut has_escape = false;
         loop {
-            let run = bytes[self.at..].iter().position(|b| ESCAPES[usize::from(*b)] != 0);
-            self.at = run.map_or(bytes.len(), |run| self.at + run);
+            self.at = first_special(&bytes[self.at..]).map_or(bytes.len(), |run| self.at + run);
             match bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
@@ -351,6 +350,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes white space around our own tokens.
+    #[inline]
     fn outer_space(&mut self) -> Result<(), JsonError> {
         if self.layout == Layout::Columns {
             return Ok(());
@@ -359,7 +359,16 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes white space in or around a value.
+    #[inline]
     fn space(&mut self) -> Result<(), JsonError> {
+        // Most values have none.
+        match self.peek() {
+            Some(byte) if byte <= b' ' => self.spaces(),
+            _ => Ok(()),
+        }
+    }
+
+    fn spaces(&mut self) -> Result<(), JsonError> {
         if self.layout == Layout::Compact {
             return Ok(());
         }
@@ -372,6 +381,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), JsonError> {
         if self.peek() != Some(byte) {
             return Err(self.error(what));
@@ -380,6 +390,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -407,10 +418,32 @@ static ESCAPES: [u8; 256] = {
     table
 };
 
+/// The place of the first byte that is written as an escape. Strings are looked at several times for each entry, so eight bytes at a time.
+#[inline]
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (place, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit set in each is right: a borrow can only reach bytes behind one that was found.
+        let zero = |x: u64| x.wrapping_sub(ONES) & !x;
+        let found = (word.wrapping_sub(ONES * 0x20) & !word
+            | zero(word ^ (ONES * b'"' as u64))
+            | zero(word ^ (ONES * b'\\' as u64)))
+            & HIGH;
+        if found != 0 {
+            return Some(8 * place + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let place = rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0)?;
+    Some(8 * words.len() + place)
+}
+
 fn push_escaped(out: &mut Vec<u8>, s: &[u8]) {
     // Almost all strings need no escape, and runs between escapes are long: copy them whole.
     let mut rest = s;
-    while let Some(run) = rest.iter().position(|b| ESCAPES[usize::from(*b)] != 0) {
+    while let Some(run) = first_special(rest) {
         out.extend_from_slice(&rest[..run]);
         let byte = rest[run];
         match ESCAPES[usize::from(byte)] {
@@ -485,6 +518,27 @@ mod tests {
 
     fn pairs(text: &str) -> Result<Vec<(String, &str)>, JsonError> {
         Ok(members(text)?.map(|(name, value)| (name.into_owned(), value)).collect())
+    }
+
+    #[test]
+    fn first_special_byte_is_found_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let special = byte < 0x20 || byte == b'"' || byte == b'\\';
+            for length in 0..40 {
+                for place in 0..length {
+                    for (before, after) in
+                        [(b'a', b'a'), (0xff, 0), (0x20, b'"'), (0x7f, b'\\'), (0x80, 0x1f), (b'!', b'#')]
+                    {
+                        let mut bytes = vec![before; length];
+                        bytes[place..].fill(after);
+                        bytes[place] = byte;
+                        let expected = bytes.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0);
+                        assert_eq!(first_special(&bytes), expected);
+                        assert_eq!(special, ESCAPES[usize::from(byte)] != 0);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub struct LeafHash(Hash);
 impl LeafHash {
     /// The leaf of an entry. Its data are the 32 bytes of the entry's hash.
     pub fn of_entry(hash: &Hash) -> LeafHash {
-        LeafHash::of_data(hash.as_bytes())
+        let mut data = [LEAF_PREFIX; 33];
+        data[1..].copy_from_slice(hash.as_bytes());
+        LeafHash(Hash::of(&data))
     }
 
     /// The leaf of any data: what other logs have in their leaves.

@@ -507,7 +507,7 @@ fn tables_are_left_out_on_request() {
     assert!(s.number("SELECT count(*) FROM audit.findings(tables => true)") > 0);
     assert_eq!(
         s.column("SELECT what FROM audit.verify(tables => false)"),
-        ["content", "link", "missing", "order", "format", "coverage", "table"]
+        ["content", "link", "missing", "order", "format", "seal", "tree", "checkpoint", "coverage", "table"]
     );
 }
 

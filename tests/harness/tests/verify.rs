@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use audit_tests::{Cluster, Database, Session, assert_clean, assert_found, database, guards_off, large};
 
-const ASPECTS: [&str; 7] = ["content", "link", "missing", "order", "format", "coverage", "table"];
+const ASPECTS: [&str; 10] =
+    ["content", "link", "missing", "order", "format", "seal", "tree", "checkpoint", "coverage", "table"];
 
 /// A log of about `entries` entries, in a few chains: rows inserted in bulk, then some of them changed.
 fn fill(database: &Database<'_>, entries: u64) {
@@ -47,16 +48,18 @@ fn the_aspects_are_always_the_same_rows() {
 }
 
 #[test]
-fn arguments_of_later_versions_are_refused_as_such() {
+fn arguments_that_cannot_be_meant_are_refused() {
     let database = database();
     let mut s = database.connect();
-    for call in [
-        "verify(checkpoint => '')",
-        "verify(since_seal => 1)",
-        "findings(checkpoint => '')",
-        "findings(since_seal => 1)",
-    ] {
-        assert_eq!(s.refused(&format!("SELECT * FROM audit.{call}")).code().code(), "0A000");
+    for text in ["", "audit/x", "audit/x\n1\nno base64\n"] {
+        let refused = s.refused(&format!("SELECT * FROM audit.verify(checkpoint => '{text}')"));
+        assert_eq!(refused.code().code(), "22P02", "{refused}");
+    }
+    assert_eq!(s.refused("SELECT * FROM audit.findings(checkpoint => '')").code().code(), "22P02");
+    assert_eq!(s.refused("SELECT * FROM audit.verify(since_seal => 1)").code().code(), "55000");
+    s.run("CREATE TABLE t (id int PRIMARY KEY); SELECT audit.protect('t'); SELECT audit.seal()");
+    for number in ["0", "-1", "2", "9223372036854775807"] {
+        assert_eq!(s.refused(&format!("SELECT * FROM audit.findings(since_seal => {number})")).code().code(), "22023");
     }
     s.run("SELECT * FROM audit.verify(NULL, true, NULL); SELECT * FROM audit.findings(NULL, false, NULL)");
 }
@@ -68,7 +71,7 @@ fn a_verdict_can_be_part_of_any_query() {
     s.run("CREATE TABLE t (id int PRIMARY KEY); SELECT audit.protect('t'); INSERT INTO t VALUES (1)");
     assert!(s.holds("SELECT every(ok) FROM audit.verify()"));
     assert_eq!(s.number("SELECT count(*) FROM (SELECT * FROM audit.verify() LIMIT 1) v"), 1);
-    assert_eq!(s.number("SELECT count(*) FROM generate_series(1, 3), LATERAL audit.verify() WHERE ok"), 21);
+    assert_eq!(s.number("SELECT count(*) FROM generate_series(1, 3), LATERAL audit.verify() WHERE ok"), 30);
     s.run("BEGIN; DECLARE c CURSOR FOR SELECT * FROM audit.export(); FETCH 1 FROM c; CLOSE c; COMMIT");
     s.run("CREATE TABLE kept AS SELECT now() AS at, * FROM audit.verify()");
     s.run("DO $$ BEGIN PERFORM FROM audit.findings(); IF FOUND THEN RAISE EXCEPTION 'tampered'; END IF; END $$");

@@ -126,7 +126,7 @@ INSERT INTO item_view VALUES (3);
 \echo :LAST_ERROR_SQLSTATE
 DROP VIEW item_view;
 
--- What other versions will do
+-- Arguments that cannot be meant
 SELECT * FROM audit.verify(checkpoint => 'some text');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM audit.findings(since_seal => 1);
