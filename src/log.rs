@@ -320,42 +320,9 @@ impl Log {
 
 /// What sealing reads of the log.
 impl Log {
-    /// The first chain of a ledger from number `chain` on. Costs two looks into the index for each chain on the way, however long they are.
-    pub(crate) fn next_chain(&self, ledger: &Uuid, chain: i32, visible: Visible) -> Result<Option<i32>, Error> {
-        let index = self.index()?;
-        let mut candidate = Some(chain);
-        while let Some(chain) = candidate {
-            // Of whichever ledger: those of others may be many.
-            let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..of_chain(chain) };
-            let mut found = None;
-            by_index(&self.relation, &index, visible, &[from], Direction::Forward, |row| {
-                found = row.int4(column::CHAIN);
-                false
-            });
-            let Some(chain) = found else { return Ok(None) };
-            let mut is_ours = false;
-            by_index(
-                &self.relation,
-                &index,
-                visible,
-                &[of_chain(chain), of_ledger(ledger)],
-                Direction::Forward,
-                |_| {
-                    is_ours = true;
-                    false
-                },
-            );
-            if is_ours {
-                return Ok(Some(chain));
-            }
-            candidate = chain.checked_add(1);
-        }
-        Ok(None)
-    }
-
     /// The first chain from number `chain` on in which anything was ever written, whatever its ledger, committed or not. Costs one look into the index, however long the
     /// chains are, and however much of them is not committed.
-    pub(crate) fn next_chain_of_any(&self, chain: i32) -> Result<Option<i32>, Error> {
+    pub(crate) fn next_chain(&self, chain: i32) -> Result<Option<i32>, Error> {
         let index = self.index()?;
         let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..of_chain(chain) };
         let mut found = None;
@@ -366,20 +333,8 @@ impl Log {
         Ok(found)
     }
 
-    /// Visits the entries of a chain from place `seq` on, in their order: place and stored hash, if it is one. Ends when `visit` gives false.
+    /// Visits the entries of a chain with these places, in their order: place and stored hash, if it is one. Ends when `visit` gives false.
     pub(crate) fn hashes(
-        &self,
-        ledger: &Uuid,
-        chain: u32,
-        seq: u64,
-        visible: Visible,
-        visit: impl FnMut(u64, Option<Hash>) -> bool,
-    ) -> Result<(), Error> {
-        self.hashes_within(ledger, chain, seq..=u64::MAX, visible, visit)
-    }
-
-    /// As [`Log::hashes`], and looks at nothing beyond these places.
-    pub(crate) fn hashes_within(
         &self,
         ledger: &Uuid,
         chain: u32,

@@ -126,7 +126,7 @@ impl Tree {
         let mut exists = false;
         if let Some((chain, seq)) = place {
             // Also one of this transaction: it is there, but not sealed for others to see.
-            self.log.hashes_within(&self.seals.ledger, chain, seq..=seq, Visible::Now, |found, _| {
+            self.log.hashes(&self.seals.ledger, chain, seq..=seq, Visible::Now, |found, _| {
                 exists = found == seq;
                 false
             })?;

@@ -96,7 +96,7 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<SealRow>, Error> {
 fn append_new(edge: &mut Edge, number: u64, log: &Log, seals: &Seals, tiles: &Tiles) -> Result<Vec<Range>, Error> {
     let mut ranges = Vec::new();
     let mut from = 1;
-    while let Some(chain) = log.next_chain_of_any(from)? {
+    while let Some(chain) = log.next_chain(from)? {
         if let Some(range) = append_chain(edge, chain as u32, number, log, seals, tiles)? {
             ranges.push(range);
         }
@@ -135,7 +135,7 @@ fn append_chain(
     let mut look = FIRST_LOOK;
     loop {
         let end = next.saturating_add(look - 1);
-        log.hashes_within(&seals.ledger, chain, next..=end, Visible::Now, |seq, hash| {
+        log.hashes(&seals.ledger, chain, next..=end, Visible::Now, |seq, hash| {
             let Some(hash) = hash.filter(|_| seq == next) else {
                 stopped = true;
                 return false;
@@ -171,7 +171,7 @@ fn append_chain(
 
 fn is_whole(log: &Log, ledger: &Uuid, chain: u32, seq: u64) -> Result<bool, Error> {
     let mut whole = false;
-    log.hashes_within(ledger, chain, seq..=seq, Visible::Now, |found, hash| {
+    log.hashes(ledger, chain, seq..=seq, Visible::Now, |found, hash| {
         whole = found == seq && hash.is_some();
         false
     })?;

@@ -184,7 +184,7 @@ impl Source<'_> {
                 return Err(not_counted(leaf));
             };
             let mut seq = stored.range.first + skipped;
-            self.log.hashes_within(
+            self.log.hashes(
                 &self.seals.ledger,
                 stored.range.chain,
                 seq..=stored.range.last,
