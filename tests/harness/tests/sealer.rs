@@ -220,6 +220,22 @@ fn it_waits_for_no_lock_for_long_and_holds_nobody_up() {
 }
 
 #[test]
+fn where_there_are_too_few_processes_databases_take_turns_and_the_log_says_so() {
+    // One for logical replication, one for the launcher, one for a sealer.
+    let cluster = preloaded().conf("max_worker_processes = 3").start();
+    let (first, mut here) = with_table(&cluster);
+    let (second, mut there) = with_table(&cluster);
+    cluster.set("audit.seal_databases", &format!("{},{}", first.name, second.name));
+    for session in [&mut here, &mut there] {
+        insert(session, 1);
+    }
+    wait_sealed(&mut here);
+    wait_sealed(&mut there);
+    let log = cluster.server_log();
+    assert!(log.contains("could not start a sealer for database") && log.contains("HINT:  Raise max_worker_processes"));
+}
+
+#[test]
 fn a_standby_has_none_and_takes_over_after_promotion() {
     let mut primary = preloaded().start();
     let (name, ledger) = {
