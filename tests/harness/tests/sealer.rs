@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use audit_tests::{Builder, Cluster, Database, Session, assert_clean, wait_until};
+use audit_tests::{Builder, Cluster, Database, Session, assert_clean, assert_seals, wait_until};
 
 fn preloaded() -> Builder {
     Cluster::builder().conf("shared_preload_libraries = 'audit'").conf("audit.seal_interval = '200ms'")
@@ -201,6 +201,26 @@ fn it_is_started_again_after_an_error_and_after_it_was_killed() {
     insert(&mut session, 1);
     wait_sealed(&mut session);
     assert_ne!(wait_sealer(&mut session, &database.name), pid);
+    assert_clean(&mut session);
+}
+
+#[test]
+fn after_a_crash_it_goes_on_with_every_entry_sealed_once() {
+    let cluster = preloaded().durable().start();
+    let (database, mut session) = with_table(&cluster);
+    wait_sealed(&mut session);
+    for round in 0..3 {
+        insert(&mut session, 20_000);
+        let pid = wait_sealer(&mut session, &database.name);
+        std::thread::sleep(Duration::from_millis(60 * round));
+        cluster.signal("KILL", pid);
+        wait_until("the server has recovered", || {
+            Session::try_connect(cluster.config(&database.name, "postgres")).is_ok() && !is_alive(pid)
+        });
+        session = database.connect();
+    }
+    wait_sealed(&mut session);
+    assert_seals(&mut session);
     assert_clean(&mut session);
 }
 
