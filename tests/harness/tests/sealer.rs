@@ -280,6 +280,8 @@ fn a_standby_has_none_and_takes_over_after_promotion() {
         [Some("2"), Some(r#"["timeline"]"#), Some("1"), Some(&*ledger)]
     );
     assert_eq!(new.len(), 1, "said once");
+    let verdict = there.text("SELECT detail FROM audit.verify() WHERE what = 'checkpoint'");
+    assert!(verdict.ends_with("(timeline 2 in place of 1)"), "{verdict}");
     assert_clean(&mut there);
 }
 
