@@ -50,9 +50,7 @@ struct Span {
 }
 
 /// The ledger went on in another database, on another server or timeline, or from an earlier state of itself: an INCARNATION entry.
-#[expect(dead_code, reason = "for verification")]
 pub(crate) struct Resumption {
-    pub(crate) id: i64,
     pub(crate) chain: i32,
     pub(crate) seq: i64,
     /// `None` when its details cannot be read.
@@ -108,8 +106,8 @@ impl History {
                 Operation::Incarnation => {
                     let details: Option<IncarnationDetails> =
                         landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
-                    let (id, chain, seq) = (landmark.id, landmark.chain, landmark.seq);
-                    history.resumptions.push(Resumption { id, chain, seq, details: details.clone() });
+                    let (chain, seq) = (landmark.chain, landmark.seq);
+                    history.resumptions.push(Resumption { chain, seq, details: details.clone() });
                     let Some(details) = details else { continue };
                     let mut next = HashMap::new();
                     for (oid, (table, after)) in current.drain() {

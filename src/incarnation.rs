@@ -143,7 +143,6 @@ fn reasons(before: &Incarnation, now: &Incarnation) -> Vec<String> {
 }
 
 /// What an INCARNATION entry says, for people.
-#[expect(dead_code, reason = "for verification")]
 pub(crate) fn in_words(details: &IncarnationDetails) -> String {
     let Some(why) = &details.why else {
         return format!(

@@ -44,6 +44,8 @@ const LOCK_TIMEOUT: &CStr = c"500ms";
 /// A database, as the launcher knows it.
 struct Known {
     running: Option<Running>,
+    /// When it was started.
+    since: Instant,
     /// When it is to be started or looked into.
     due: Instant,
     /// Whether it did not hold the extension when it was looked into.
@@ -74,10 +76,14 @@ pub(crate) fn launch() -> ! {
         };
         forget_unwanted(&mut known, &wanted.iter().map(|database| database.oid.to_u32()).collect());
         let now = Instant::now();
-        let mut has_probed = false;
+        let (mut has_probed, mut is_short) = (false, false);
         for database in &wanted {
-            let entry =
-                known.entry(database.oid.to_u32()).or_insert(Known { running: None, due: now, is_absent: false });
+            let entry = known.entry(database.oid.to_u32()).or_insert(Known {
+                running: None,
+                since: now,
+                due: now,
+                is_absent: false,
+            });
             notice_end(entry, database.oid);
             // Looks into databases without the extension are spread over time: each takes a process.
             if entry.running.is_some() || entry.due > now || (entry.is_absent && has_probed) {
@@ -86,13 +92,17 @@ pub(crate) fn launch() -> ! {
             has_probed |= entry.is_absent;
             entry.running =
                 shared::prepare(database.oid).then(|| worker::start(database.oid, &database.name)).flatten();
+            entry.since = now;
             if entry.running.is_none() {
-                entry.due = now + BACK_OFF;
+                is_short = true;
                 complaints.make(
                     &format!("could not start a sealer for database \"{}\"", database.name),
-                    "Raise max_worker_processes: the sealer needs one for itself and one for each database.",
+                    "Raise max_worker_processes: the sealer needs one for itself and one for each database. Until then the databases take turns.",
                 );
             }
+        }
+        if is_short {
+            stop_oldest(&known);
         }
         worker::wait(TICK);
     }
@@ -112,6 +122,15 @@ fn notice_end(entry: &mut Known, database: pg_sys::Oid) {
             Outcome::MadeWay => TICK,
             Outcome::Failed => BACK_OFF,
         };
+}
+
+/// Stops the sealer that has run the longest, so that another database gets its turn.
+fn stop_oldest(known: &HashMap<u32, Known>) {
+    let running = known.values().filter_map(|entry| Some((entry.since, entry.running.as_ref()?)));
+    let oldest = running.filter(|(since, _)| since.elapsed() > BACK_OFF).min_by_key(|(since, _)| *since);
+    if let Some((_, running)) = oldest {
+        running.stop();
+    }
 }
 
 fn stop_all(known: &mut HashMap<u32, Known>) {

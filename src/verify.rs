@@ -30,7 +30,7 @@ use crate::pg::session;
 use crate::registry::{self, Objects};
 use crate::render::Table;
 use crate::verify_seals::{self, Held, Start, Subject};
-use crate::{session_cache, settings};
+use crate::{incarnation, session_cache, settings};
 
 /// `audit.verify(checkpoint, tables, since_seal)`: one row per aspect, always the same.
 pub(crate) fn verify(call: &Call) -> Result<(), Error> {
@@ -109,6 +109,8 @@ struct Outcome {
     seals: Option<SealSummary>,
     /// What to say of the checkpoint besides.
     checkpoint: Option<&'static str>,
+    /// Where the ledger went on elsewhere or from an earlier state, as its INCARNATION entries say.
+    resumed: Vec<String>,
 }
 
 impl Outcome {
@@ -133,7 +135,16 @@ impl Outcome {
                 (self.entries, "ids grow along each chain, and no time goes back by more than a minute".into())
             }
             Kind::Format => (self.entries, "entries whose hash fits have the form of version 1".into()),
-            Kind::Seal | Kind::Tree | Kind::Checkpoint => self.of_seals(kind),
+            Kind::Seal | Kind::Tree => self.of_seals(kind),
+            Kind::Checkpoint => {
+                let (checked, mut detail) = self.of_seals(kind);
+                // Older checkpoints may not hold any more, and this is why.
+                if !self.resumed.is_empty() {
+                    detail.push_str("; the log says that the ledger went on ");
+                    detail.push_str(&self.resumed.join(", "));
+                }
+                (checked, detail)
+            }
             Kind::Coverage if self.since.is_some() => (0, "not asked for: since_seal verifies what is new".into()),
             Kind::Coverage => {
                 (self.objects, "triggers, functions, guards and registry compared with what the log says".into())
@@ -270,7 +281,7 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     };
     let vkeys = recorded_keys(ledger, &landmarks);
     let history = ledger.map(|ledger| History::of(ledger, &mut landmarks)).unwrap_or_default();
-    let mut outcome = Outcome { compared: request.tables, ..Outcome::default() };
+    let mut outcome = Outcome { compared: request.tables, resumed: resumed(&history), ..Outcome::default() };
     let mut candidates = if request.tables { candidates(&objects, &history, &mut outcome)? } else { Vec::new() };
     let key = session::random_key();
     let buckets = bucket_count(candidates.iter().flatten().count());
@@ -319,6 +330,24 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         }
     }
     Ok(outcome)
+}
+
+/// Most INCARNATION entries that a verdict names: the last ones.
+const RESUMPTIONS: usize = 5;
+
+fn resumed(history: &History) -> Vec<String> {
+    let all = &history.resumptions;
+    let mut words: Vec<String> = all[all.len().saturating_sub(RESUMPTIONS)..]
+        .iter()
+        .map(|resumption| {
+            let why = resumption.details.as_ref().map_or_else(|| "unreadable".to_owned(), incarnation::in_words);
+            format!("at entry {} of chain {} ({why})", resumption.seq, resumption.chain)
+        })
+        .collect();
+    if all.len() > RESUMPTIONS {
+        words.insert(0, format!("{} times before", all.len() - RESUMPTIONS));
+    }
+    words
 }
 
 /// Memory for sums of all tables together, in buckets; and least and most buckets of one table.

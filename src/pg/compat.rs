@@ -67,3 +67,20 @@ pub(super) fn handle_signal(signal: core::ffi::c_int, handler: unsafe extern "C-
         pg_sys::pqsignal_be(signal, Some(handler));
     }
 }
+
+/// Ends this process, after the server's own clean-up. Called outside of critical sections.
+///
+/// PostgreSQL 18 declares in another way that this function does not return, which the bindings do not know.
+pub(super) fn exit(code: core::ffi::c_int) -> ! {
+    #[cfg(not(feature = "pg18"))]
+    // SAFETY: by value.
+    unsafe {
+        pg_sys::proc_exit(code)
+    }
+    #[cfg(feature = "pg18")]
+    {
+        // SAFETY: by value.
+        unsafe { pg_sys::proc_exit(code) };
+        unreachable!("proc_exit does not return")
+    }
+}

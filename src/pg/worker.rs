@@ -107,7 +107,7 @@ pub(crate) fn start(database: pg_sys::Oid, name: &str) -> Option<Running> {
     let mut worker: pg_sys::BackgroundWorker = (&builder).into();
     let mut handle = std::ptr::null_mut();
     // SAFETY: the struct is filled in; the handle is made in the current context, which outside of transactions lives as long as the process.
-    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then_some(Running { handle })
+    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then(|| Running { handle })
 }
 
 impl Running {
@@ -165,8 +165,7 @@ pub(crate) fn wait(longest: Duration) -> bool {
 
 /// Ends this process. 0: it is not to be started again by the server.
 pub(crate) fn leave(code: i32) -> ! {
-    // SAFETY: runs the server's own clean-up; called outside of critical sections.
-    unsafe { pg_sys::proc_exit(code) }
+    compat::exit(code)
 }
 
 /// Runs `body` in a transaction of its own. On an error the transaction is rolled back, and the error is given back; only the order to stop is not held up.

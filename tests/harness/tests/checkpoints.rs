@@ -410,6 +410,13 @@ fn a_ledger_that_went_back_says_so_before_it_signs_anew() {
     session.run("INSERT INTO t VALUES (4, 'd'); SELECT audit.seal()");
     assert_eq!(session.number("SELECT count(*) FROM audit.log WHERE op = 'INCARNATION'"), 1, "said once");
     assert_clean(&mut session);
+    let verdict = session.text("SELECT detail FROM audit.verify() WHERE what = 'checkpoint'");
+    assert!(verdict.ends_with("(went back behind a checkpoint that had been given out)"), "{verdict}");
+    // What was given out before is refuted, with or without an entry that says so.
+    let sql = format!("SELECT ok FROM audit.verify(checkpoint => '{kept}') WHERE what = 'checkpoint'");
+    assert_eq!(session.text(&sql), "f");
+    let sql = format!("SELECT ok FROM audit.verify(checkpoint => '{checkpoint}') WHERE what = 'checkpoint'");
+    assert_eq!(session.text(&sql), "t");
 }
 
 #[test]

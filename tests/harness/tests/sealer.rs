@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use audit_tests::{Builder, Cluster, Database, Session, assert_clean, wait_until};
+use audit_tests::{Builder, Cluster, Database, Session, assert_clean, assert_seals, wait_until};
 
 fn preloaded() -> Builder {
     Cluster::builder().conf("shared_preload_libraries = 'audit'").conf("audit.seal_interval = '200ms'")
@@ -205,6 +205,26 @@ fn it_is_started_again_after_an_error_and_after_it_was_killed() {
 }
 
 #[test]
+fn after_a_crash_it_goes_on_with_every_entry_sealed_once() {
+    let cluster = preloaded().durable().start();
+    let (database, mut session) = with_table(&cluster);
+    wait_sealed(&mut session);
+    for round in 0..3 {
+        insert(&mut session, 20_000);
+        let pid = wait_sealer(&mut session, &database.name);
+        std::thread::sleep(Duration::from_millis(60 * round));
+        cluster.signal("KILL", pid);
+        wait_until("the server has recovered", || {
+            Session::try_connect(cluster.config(&database.name, "postgres")).is_ok() && !is_alive(pid)
+        });
+        session = database.connect();
+    }
+    wait_sealed(&mut session);
+    assert_seals(&mut session);
+    assert_clean(&mut session);
+}
+
+#[test]
 fn it_waits_for_no_lock_for_long_and_holds_nobody_up() {
     let cluster = preloaded().start();
     let (database, mut session) = with_table(&cluster);
@@ -217,6 +237,22 @@ fn it_waits_for_no_lock_for_long_and_holds_nobody_up() {
     insert(&mut session, 1);
     wait_sealed(&mut session);
     assert!(!cluster.server_log().contains("WARNING:"), "{}", cluster.server_log());
+}
+
+#[test]
+fn where_there_are_too_few_processes_databases_take_turns_and_the_log_says_so() {
+    // One for logical replication, one for the launcher, one for a sealer.
+    let cluster = preloaded().conf("max_worker_processes = 3").start();
+    let (first, mut here) = with_table(&cluster);
+    let (second, mut there) = with_table(&cluster);
+    cluster.set("audit.seal_databases", &format!("{},{}", first.name, second.name));
+    for session in [&mut here, &mut there] {
+        insert(session, 1);
+    }
+    wait_sealed(&mut here);
+    wait_sealed(&mut there);
+    let log = cluster.server_log();
+    assert!(log.contains("could not start a sealer for database") && log.contains("HINT:  Raise max_worker_processes"));
 }
 
 #[test]
@@ -244,6 +280,8 @@ fn a_standby_has_none_and_takes_over_after_promotion() {
         [Some("2"), Some(r#"["timeline"]"#), Some("1"), Some(&*ledger)]
     );
     assert_eq!(new.len(), 1, "said once");
+    let verdict = there.text("SELECT detail FROM audit.verify() WHERE what = 'checkpoint'");
+    assert!(verdict.ends_with("(timeline 2 in place of 1)"), "{verdict}");
     assert_clean(&mut there);
 }
 
