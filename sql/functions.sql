@@ -61,7 +61,7 @@ COMMENT ON FUNCTION audit.verify_inclusion(text, text, text) IS
 REVOKE ALL ON FUNCTION audit.verify_inclusion(text, text, text) FROM PUBLIC;
 
 CREATE FUNCTION audit.line(chain integer, seq bigint) RETURNS text
-  LANGUAGE c STABLE PARALLEL SAFE
+  LANGUAGE c STABLE PARALLEL RESTRICTED
   AS 'MODULE_PATHNAME', 'audit_line';
 COMMENT ON FUNCTION audit.line(integer, bigint) IS 'The text of an entry that was hashed.';
 REVOKE ALL ON FUNCTION audit.line(integer, bigint) FROM PUBLIC;
@@ -85,6 +85,13 @@ CREATE FUNCTION audit.public_key() RETURNS TABLE (vkey text, pem text)
   AS 'MODULE_PATHNAME', 'audit_public_key';
 COMMENT ON FUNCTION audit.public_key() IS 'The key that verifies checkpoints, for auditors: as the vkey of signed notes and as PEM.';
 REVOKE ALL ON FUNCTION audit.public_key() FROM PUBLIC;
+
+CREATE FUNCTION audit.export_seals(since bigint DEFAULT 0)
+  RETURNS TABLE (seal bigint, hash text, line text)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10000
+  AS 'MODULE_PATHNAME', 'audit_export_seals';
+COMMENT ON FUNCTION audit.export_seals(bigint) IS 'Hash and line of each seal with a greater number, in their order.';
+REVOKE ALL ON FUNCTION audit.export_seals(bigint) FROM PUBLIC;
 
 CREATE FUNCTION audit.trigger_states()
   RETURNS TABLE (relation regclass, row_trigger text, truncate_trigger text)

@@ -148,7 +148,7 @@ fn parse_checkpoint(text: &str) -> Result<Checkpoint, String> {
     checkpoint.map_err(|error: audit_ledger::CheckpointError| error.to_string())
 }
 
-fn build_error(error: BuildError<ReadError<Error>>) -> Error {
+pub(crate) fn build_error(error: BuildError<ReadError<Error>>) -> Error {
     match error {
         BuildError::Read(error) => tiles::read_error(error),
         other => Error::TreeDamaged { what: other.to_string() },

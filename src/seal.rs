@@ -488,6 +488,35 @@ impl Seals {
         result
     }
 
+    /// The seal of a row with its ranges, which begin at leaf `from`, and the leaf behind them. `stray` is told of ranges there whose seal is gone.
+    pub(crate) fn with_ranges(
+        &self,
+        row: SealRow,
+        from: u64,
+        stray: &mut impl FnMut(StoredRange),
+    ) -> Result<(StoredSeal, u64), Error> {
+        let (mut ranges, mut next) = (Vec::new(), from);
+        self.visit_ranges(from, |stored| {
+            // A range that cannot be read is missing from its seal, whose hash then does not fit.
+            let Ok(stored) = stored else { return Ok(true) };
+            if stored.seal == row.number {
+                ranges.push(stored.range);
+            } else if self.has(stored.seal) {
+                return Ok(false);
+            } else {
+                stray(stored);
+            }
+            next = next.max(stored.first_leaf.saturating_add(stored.range.count()));
+            Ok(true)
+        })?;
+        Ok((row.with(ranges), next))
+    }
+
+    /// Whether there is a seal with this number, be it readable or not.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        !matches!(self.by_number(number), Ok(None))
+    }
+
     /// Visits the ranges from leaf index `from` on in the order of their leaves, which is that of seal and chain, as long as `visit` gives true.
     pub(crate) fn visit_ranges(
         &self,
@@ -528,6 +557,13 @@ impl Seals {
     fn reached(&self, chain: u32) -> Result<u64, Error> {
         let range = self.one_range(self.range_pkey, &[chain_is(chain)], Direction::Backward)?;
         Ok(range.map_or(0, |stored| stored.range.last))
+    }
+
+    /// The first chain from number `chain` on that a seal counts.
+    pub(crate) fn next_chain(&self, chain: u32) -> Result<Option<u32>, Error> {
+        let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..chain_is(chain) };
+        let range = self.one_range(self.range_pkey, &[from], Direction::Forward)?;
+        Ok(range.map(|stored| stored.range.chain))
     }
 
     /// The last range of a chain that a seal up to `number` counted.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use audit_ledger::{
     Brought, Finding, Hash, Head, Kind, NodeHash, NoteVerifier, SealSummary, SealVerifier, SealedLog, StoredSeal,
-    StoredTile, TileId, TileWriter, VerifierKey, read_checkpoint,
+    StoredTile, TileId, TileReader, TileWriter, TreeHead, VerifierKey, read_checkpoint,
 };
 use uuid::Uuid;
 
@@ -14,14 +14,14 @@ use crate::log::Log;
 use crate::pg::relation::Lock;
 use crate::pg::scan::Visible;
 use crate::registry::Objects;
-use crate::seal::{SealRow, Seals, StoredRange};
+use crate::seal::{Seals, StoredRange};
 use crate::tiles::{self, Tiles};
 
 /// Where a verification begins: behind a seal that is taken to be right.
 pub(crate) struct Start {
     seal: StoredSeal,
     writer: TileWriter,
-    /// The last entry that was sealed then, of each chain that the log has.
+    /// The last entry that was sealed then, of each chain, ascending.
     chains: Vec<Head>,
 }
 
@@ -37,17 +37,17 @@ impl Start {
             1 => 0,
             number => seals.by_number(number - 1)?.map_or(0, |before| before.head.size.get()),
         };
-        let (seal, _) = with_ranges(&seals, row, before, &mut |_| {})?;
+        let (seal, _) = seals.with_ranges(row, before, &mut |_| {})?;
         if seal.seal.hash_with(&mut Vec::new()) != seal.hash {
             return Err(Error::TreeDamaged { what: format!("seal {number} was changed: its hash does not fit") });
         }
         let writer = TileWriter::resume(&seal.seal.head, &mut tiles.source(&seals, log)).map_err(tiles::read_error)?;
         let mut chains = Vec::new();
         let mut from = 1;
-        while let Some(chain) = log.next_chain(from)? {
-            if let Some(stored) = seals.reached_by(chain as u32, seal.seal.number)? {
+        while let Some(chain) = seals.next_chain(from)? {
+            if let Some(stored) = seals.reached_by(chain, seal.seal.number)? {
                 let (seq, hash) = (stored.range.last, stored.range.head);
-                chains.push(Head { ledger, chain: chain as u32, seq, hash, id: 0, entries: 0 });
+                chains.push(Head { ledger, chain, seq, hash, id: 0, entries: 0 });
             }
             match chain.checked_add(1) {
                 Some(next) => from = next,
@@ -82,6 +82,18 @@ pub(crate) struct Held<'a> {
 }
 
 impl Held<'_> {
+    /// What it says, if it is one of this log.
+    fn head(&self, sink: &mut impl FnMut(Finding)) -> Result<Option<TreeHead>, Error> {
+        let keys: Vec<&dyn NoteVerifier> = self.keys.iter().map(|key| key as &dyn NoteVerifier).collect();
+        match read_checkpoint(self.text.as_bytes(), self.origin, &keys).map_err(bad_checkpoint)? {
+            Brought::Valid { head, .. } => Ok(Some(head)),
+            Brought::Refused(finding) => {
+                sink(finding);
+                Ok(None)
+            }
+        }
+    }
+
     /// What is wrong with a text as a checkpoint, whosever it is.
     pub(crate) fn check(text: &str) -> Result<(), Error> {
         read_checkpoint(text.as_bytes(), "", &[]).map(drop).map_err(bad_checkpoint)
@@ -122,8 +134,14 @@ pub(crate) fn verify(
             (SealVerifier::since(&seal, writer, chains), number + 1, size)
         }
     };
-    if let Some(held) = held {
-        expect(&mut verifier, held, sink)?;
+    if let Some(held) = held
+        && let Some(head) = held.head(sink)?
+        && verifier.expect(head).is_err()
+    {
+        // It is older than the seal behind which to begin: it is held against the tree there.
+        let size = verifier.begin();
+        let mut source = tiles.source(&seals, log);
+        verifier.expect_earlier(head, &mut TileReader::new(size, &mut source)).map_err(crate::proof::build_error)?;
     }
     let mut sealed = SqlLog { log, tiles: &tiles, ledger, step };
     seals.visit(first, |row| {
@@ -139,7 +157,7 @@ pub(crate) fn verify(
             }
         };
         let mut strays = Vec::new();
-        let (seal, next) = with_ranges(&seals, row, leaf, &mut |stray| strays.push(stray))?;
+        let (seal, next) = seals.with_ranges(row, leaf, &mut |stray| strays.push(stray))?;
         leaf = next;
         for stray in strays {
             verifier.stray_range(stray.seal, &stray.range, sink);
@@ -148,7 +166,7 @@ pub(crate) fn verify(
     })?;
     seals.visit_ranges(leaf, |stored| {
         if let Ok(stored) = stored {
-            if is_there(&seals, stored.seal) {
+            if seals.has(stored.seal) {
                 sink(misplaced(&stored));
             } else {
                 verifier.stray_range(stored.seal, &stored.range, sink);
@@ -157,47 +175,6 @@ pub(crate) fn verify(
         Ok(true)
     })?;
     verifier.finish(heads, &mut sealed, sink).map(Some)
-}
-
-fn expect(verifier: &mut SealVerifier, held: &Held<'_>, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
-    let keys: Vec<&dyn NoteVerifier> = held.keys.iter().map(|key| key as &dyn NoteVerifier).collect();
-    let brought = read_checkpoint(held.text.as_bytes(), held.origin, &keys).map_err(bad_checkpoint)?;
-    match brought {
-        Brought::Refused(finding) => sink(finding),
-        Brought::Valid { head, .. } => {
-            verifier.expect(head).map_err(|error| Error::BadText { argument: "checkpoint", what: error.to_string() })?
-        }
-    }
-    Ok(())
-}
-
-/// The seal of a row with its ranges, which begin at leaf `from`, and the leaf behind them. `stray` is told of ranges there whose seal is gone.
-fn with_ranges(
-    seals: &Seals,
-    row: SealRow,
-    from: u64,
-    stray: &mut impl FnMut(StoredRange),
-) -> Result<(StoredSeal, u64), Error> {
-    let (mut ranges, mut next) = (Vec::new(), from);
-    seals.visit_ranges(from, |stored| {
-        // A range that cannot be read is missing from its seal, whose hash then does not fit.
-        let Ok(stored) = stored else { return Ok(true) };
-        if stored.seal == row.number {
-            ranges.push(stored.range);
-        } else if is_there(seals, stored.seal) {
-            return Ok(false);
-        } else {
-            stray(stored);
-        }
-        next = next.max(stored.first_leaf.saturating_add(stored.range.count()));
-        Ok(true)
-    })?;
-    Ok((row.with(ranges), next))
-}
-
-/// Whether there is a seal with this number, be it readable or not.
-fn is_there(seals: &Seals, number: u64) -> bool {
-    !matches!(seals.by_number(number), Ok(None))
 }
 
 /// A range that is not where the leaves of its seal are.

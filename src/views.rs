@@ -10,6 +10,7 @@ use crate::pg::fmgr::Call;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::Visible;
 use crate::registry;
+use crate::seal::{self, Seals};
 use crate::session_cache;
 
 /// `audit.line(chain, seq)`: the text that was hashed; NULL when there is no such entry.
@@ -48,6 +49,34 @@ pub(crate) fn export(call: &Call) -> Result<(), Error> {
             stored.hash.to_string().into_datum(),
             text(&stored)?.into_datum(),
         ]);
+        Ok(())
+    })
+}
+
+/// `audit.export_seals(since)`: hash and line of each seal of this ledger with a greater number, in their order.
+pub(crate) fn export_seals(call: &Call) -> Result<(), Error> {
+    let since: i64 = call.argument(0).ok_or(Error::NullArgument { argument: "since" })?;
+    let objects = session_cache::objects()?;
+    let mut rows = call.rows();
+    let Some(ledger) = registry::ledger(&objects, Visible::Statement)? else {
+        return Ok(());
+    };
+    let seals = Seals::open(&objects, Lock::AccessShare, ledger, Visible::Statement)?;
+    let since = u64::try_from(since).unwrap_or(0);
+    let mut leaf = match seals.by_number(since) {
+        Ok(Some(seal)) => seal.head.size.get(),
+        _ => 0,
+    };
+    let mut line = Vec::new();
+    seals.visit(since.saturating_add(1), |row| {
+        let row = row.map_err(|column| seal::unreadable("audit.seal", column))?;
+        let number = row.number as i64;
+        let (stored, next) = seals.with_ranges(row, leaf, &mut |_| {})?;
+        leaf = next;
+        line.clear();
+        stored.seal.write_line(&mut line);
+        let text = String::from_utf8_lossy(&line);
+        rows.push([number.into_datum(), stored.hash.to_string().into_datum(), text.as_ref().into_datum()]);
         Ok(())
     })
 }

@@ -19,7 +19,7 @@ use crate::note::{self, Note, NoteError, NoteVerifier};
 use crate::proof::{BuildError, HashReader, build_consistency_proof, verify_consistency};
 use crate::seal::{Range, StoredSeal};
 use crate::tile::{MAX_LEVEL, TileId, TileSlice, TileWriter, WIDTH, WholeTile};
-use crate::tree::{CompactRange, LeafHash, NodeHash, NodeId, TreeHead};
+use crate::tree::{CompactRange, LeafHash, NodeHash, NodeId, TreeHead, TreeSize};
 
 /// How many entries are read before the tiles that became whole are compared: the tiles are kept until then, 2 MiB.
 const BATCH: u64 = 1 << 16;
@@ -297,6 +297,11 @@ impl SealVerifier {
         self.tree.checkpoints.sort_by_key(|expected| expected.head.size);
         self.tree.pass_checkpoints();
         Ok(())
+    }
+
+    /// The size of the tree so far: at first, that of the tree at which the verification begins.
+    pub fn begin(&self) -> TreeSize {
+        self.tree.writer.range().size()
     }
 
     /// How many entries were read so far.

@@ -491,6 +491,66 @@ fn the_other_implementations_agree_with_an_export() {
     }
 }
 
+/// With the seals in the file, and a checkpoint kept elsewhere.
+#[test]
+fn the_other_implementations_agree_with_an_export_of_seals() {
+    let database = database();
+    varied(&database);
+    let mut s = database.connect();
+    s.run("SELECT audit.seal()");
+    let kept = database.cluster.file("kept.checkpoint");
+    fs::write(&kept, s.text("SELECT audit.checkpoint()")).expect("the server's directory can be written");
+    s.run("CREATE TABLE more (id int PRIMARY KEY); SELECT audit.protect('more'); INSERT INTO more SELECT generate_series(1, 600)");
+    s.run("SELECT audit.seal()");
+    s.run("INSERT INTO more VALUES (0)");
+    assert!(s.holds("SELECT bool_and(hash = encode(sha256(convert_to(line, 'UTF8')), 'hex')) AND array_agg(seal) = '{1,2}' FROM audit.export_seals()"));
+    assert_eq!(
+        s.column("SELECT line FROM audit.export_seals(1)"),
+        s.column("SELECT line FROM audit.export_seals() WHERE seal = 2")
+    );
+    assert_eq!(s.number("SELECT count(*) FROM audit.export_seals(2)"), 0);
+    let seals = database.psql("\\pset format unaligned\nSELECT hash || ' ' || line FROM audit.export_seals()");
+    let file = export(&database);
+    let text = fs::read_to_string(&file).expect("it was just written") + &seals;
+    let with_checkpoint = || {
+        let mut command = program();
+        command.arg("--checkpoint").arg(&kept);
+        command
+    };
+    let verifiers: [(&str, &dyn Fn() -> Command); 3] =
+        [("python", &python), ("audit-verify", &program), ("audit-verify with checkpoint", &with_checkpoint)];
+    fs::write(&file, &text).expect("the server's directory can be written");
+    for (name, verifier) in verifiers {
+        let (content, said) = judge(verifier(), &file);
+        assert!(content, "{name}: {said}");
+    }
+    // The end cut off before a seal, and a seal changed
+    let lines: Vec<&str> = text.lines().collect();
+    let entry = lines.iter().rposition(|line| line.contains(r#""seq":"600""#)).expect("an entry that is sealed");
+    for changed in [
+        [&lines[..entry], &lines[entry + 1..]].concat().join("\n") + "\n",
+        text.replacen(r#""seal":"2""#, r#""seal":"3""#, 1),
+    ] {
+        assert_ne!(changed, text);
+        fs::write(&file, &changed).expect("the server's directory can be written");
+        for (name, verifier) in verifiers {
+            let (content, said) = judge(verifier(), &file);
+            assert!(!content, "{name}: {said}");
+        }
+    }
+    // A history that fits itself, but not the checkpoint: that of another database
+    let other = audit_tests::database();
+    varied(&other);
+    other.connect().run("SELECT audit.seal()");
+    let file = export(&other);
+    let seals = other.psql("\\pset format unaligned\nSELECT hash || ' ' || line FROM audit.export_seals()");
+    fs::write(&file, fs::read_to_string(&file).expect("it was just written") + &seals)
+        .expect("the server's directory can be written");
+    assert!(judge(program(), &file).0);
+    let (content, said) = judge(with_checkpoint(), &file);
+    assert!(!content && said.contains("checkpoint"), "{said}");
+}
+
 #[test]
 fn sha256sum_agrees_with_a_line() {
     let database = database();
