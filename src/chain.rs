@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::log::{Head, Log};
+use crate::log::{self, Head, Log};
 use crate::pg::lock::{self, Target};
 use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
@@ -37,30 +37,28 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Records events one after another, with the log open.
+/// Records events one after another.
 pub(crate) struct Recorder<'a> {
     objects: &'a Objects,
-    log: Log,
     ledger: Uuid,
     line: Vec<u8>,
 }
 
 impl<'a> Recorder<'a> {
-    /// Opens the log and makes sure that this transaction owns a chain.
+    /// Makes sure that this database writes to its ledger.
     pub(crate) fn open(objects: &'a Objects) -> Result<Recorder<'a>, Error> {
-        let log = Log::open_to_append(objects)?;
         let ledger = match session_cache::live_ledger() {
             Some(ledger) => ledger,
             None => registry::ledger(objects, Visible::Now)?.ok_or(Error::NoLedger)?,
         };
-        let mut recorder = Recorder { objects, log, ledger, line: take_line() };
+        let mut recorder = Recorder { objects, ledger, line: take_line() };
         recorder.ensure_live()?;
         Ok(recorder)
     }
 
     /// Appends an entry for the event; gives its id.
     pub(crate) fn record(&mut self, event: &Event<'_>) -> Result<i64, Error> {
-        let (chain, head) = own(&self.log, &self.ledger)?;
+        let (chain, head) = own(self.objects, &self.ledger)?;
         let id = self.next_id(head)?;
         let stored_at = session::now();
         let at = session::to_timestamp(stored_at)
@@ -92,20 +90,21 @@ impl<'a> Recorder<'a> {
             context: context.as_deref().map(Cow::Borrowed),
         };
         let hash = entry.hash_with(&mut self.line);
-        pending::add(&self.log, self.log.form(&entry, hash, stored_at, actor.client.as_deref()));
+        pending::add(self.objects, log::form(self.objects, &entry, hash, stored_at, actor.client.as_deref())?)?;
         advance(Head { seq: head.seq + 1, id: id as u64, hash });
         Ok(id)
     }
 
     /// A fresh id. If somebody set the sequence back, it is moved forward again: ids grow along a chain.
     fn next_id(&self, head: Head) -> Result<i64, Error> {
-        let id = self.log.next_id();
+        let id = log::next_id(self.objects);
         if u64::try_from(id).is_ok_and(|id| id > head.id) {
             return Ok(id);
         }
         // Entries that wait are not in the table yet, but before the head.
-        self.log.skip_ids(self.log.highest_id().max(head.id as i64));
-        Ok(self.log.next_id())
+        let log = Log::open_to_append(self.objects)?;
+        log.skip_ids(log.highest_id().max(head.id as i64));
+        Ok(log::next_id(self.objects))
     }
 
     /// Makes this database the one that writes to the ledger, if it was restored from a dump and has not written yet.
@@ -124,10 +123,11 @@ impl<'a> Recorder<'a> {
         if registry::is_live(self.objects)? {
             return Ok(());
         }
-        let highest = self.log.highest_id();
+        let log = Log::open_to_append(self.objects)?;
+        let highest = log.highest_id();
         if highest > 0 {
             // The sequence may be restored later than the first write, or not at all.
-            self.log.skip_ids(highest);
+            log.skip_ids(highest);
         }
         registry::set_incarnation(self.objects, highest, &Incarnation::here())?;
         set_made_live();
@@ -225,16 +225,16 @@ fn set_made_live() {
 }
 
 /// The chain of this transaction and its head, ready to be appended to at the current savepoint level.
-fn own(log: &Log, ledger: &Uuid) -> Result<(u32, Head), Error> {
+fn own(objects: &Objects, ledger: &Uuid) -> Result<(u32, Head), Error> {
     if STATE.with_borrow(|state| state.owned.is_none()) {
         let chain = lock_chain();
-        let is_of = |known: &Known| (known.log, known.ledger, known.chain) == (log.oid(), *ledger, chain);
+        let is_of = |known: &Known| (known.log, known.ledger, known.chain) == (objects.log, *ledger, chain);
         let known = STATE.with_borrow(|state| state.known.filter(is_of)).map(|known| known.head);
         let head = match known {
             Some(head) if chain > SHARED => head,
-            known => log.head(ledger, chain, known.unwrap_or(Head::GENESIS))?,
+            known => Log::open_to_append(objects)?.head(ledger, chain, known.unwrap_or(Head::GENESIS))?,
         };
-        let owned = Owned { log: log.oid(), ledger: *ledger, chain, head, saved: Vec::new() };
+        let owned = Owned { log: objects.log, ledger: *ledger, chain, head, saved: Vec::new() };
         STATE.with_borrow_mut(|state| state.owned = Some(owned));
     }
     let level = xact::subtransaction();

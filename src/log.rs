@@ -17,7 +17,7 @@ use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{self, Formed, Slots, Writer};
+use crate::pg::tuple::{self, Formed, Layout, Writer};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -86,9 +86,74 @@ impl Head {
 }
 
 thread_local! {
-    /// For the columns of `TYPES`, which every table has that is opened here. Never dropped by the end of the process: that comes after the server
-    /// has put its memory away.
-    static SLOTS: ManuallyDrop<RefCell<Slots>> = const { ManuallyDrop::new(RefCell::new(Slots::NONE)) };
+    /// The layout of the table with this object id. Never dropped by the end of the process: that comes after the server has put its memory away.
+    static LAYOUT: ManuallyDrop<RefCell<Option<(pg_sys::Oid, Layout)>>> = const { ManuallyDrop::new(RefCell::new(None)) };
+}
+
+/// Takes the layout out, so that nothing is borrowed while the server works; after an error it is made anew. Every table that is opened here has the
+/// columns of `TYPES`, so what fitted one of the same object id before fits it now.
+fn take_layout(log: pg_sys::Oid) -> Option<Layout> {
+    LAYOUT.with(|kept| kept.take()).filter(|(oid, _)| *oid == log).map(|(_, layout)| layout)
+}
+
+fn keep_layout(log: pg_sys::Oid, layout: Layout) {
+    LAYOUT.with(|kept| kept.replace(Some((log, layout))));
+}
+
+/// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
+/// the order of its changes.
+pub(crate) fn next_id(objects: &Objects) -> i64 {
+    tuple::next_value(objects.log_id_seq)
+}
+
+/// Forms the row of an entry, to be appended later: the table need not be open. `at` is the time as stored, `client` the address as stored: both say the
+/// same as in the entry.
+pub(crate) fn form(
+    objects: &Objects,
+    entry: &Entry<'_>,
+    hash: Hash,
+    at: pg_sys::TimestampTz,
+    client: Option<&ClientAddress>,
+) -> Result<Formed, Error> {
+    let layout = match take_layout(objects.log) {
+        Some(layout) => layout,
+        None => Layout::of(&Log::open_to_append(objects)?.relation),
+    };
+    let number = |value: u64| (value as i64).into_datum();
+    let table = entry.table.as_ref();
+    let mut row = [None; column::COUNT];
+    row[column::ID] = number(entry.id);
+    row[column::LEDGER] = Some(datum::from_uuid(&entry.ledger));
+    row[column::CHAIN] = (entry.chain as i32).into_datum();
+    row[column::SEQ] = number(entry.seq);
+    row[column::AT] = at.into_datum();
+    row[column::XID] = number(entry.xid);
+    row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
+    row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
+    row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
+    let actor = &entry.actor;
+    let texts = [
+        (column::OP, Some(entry.operation.as_bytes())),
+        (column::TABLE_SCHEMA, table.map(|table| table.schema.as_bytes())),
+        (column::TABLE_NAME, table.map(|table| table.name.as_bytes())),
+        (column::KEY, bytes(&entry.key)),
+        (column::OLD, bytes(&entry.old)),
+        (column::NEW, bytes(&entry.new)),
+        (column::LOGIN_NAME, bytes(&actor.login)),
+        (column::SESSION_NAME, bytes(&actor.session)),
+        (column::USER_NAME, bytes(&actor.user)),
+        (column::APPLICATION_NAME, bytes(&actor.application)),
+        (column::CONTEXT, bytes(&entry.context)),
+        (column::PREV, Some(entry.prev.as_bytes().as_slice())),
+        (column::HASH, Some(hash.as_bytes().as_slice())),
+    ];
+    let mut packed = Packed::for_values(texts.iter().filter_map(|(_, bytes)| *bytes));
+    for (column, bytes) in texts {
+        row[column] = bytes.map(|bytes| packed.push(bytes));
+    }
+    let formed = layout.form(&row);
+    keep_layout(objects.log, layout);
+    Ok(formed)
 }
 
 /// The table, open.
@@ -133,66 +198,14 @@ impl Log {
         self.pkey.map(|pkey| Relation::open(pkey, Lock::AccessShare)).ok_or(Error::NotInstalled)
     }
 
-    /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
-    /// the order of its changes.
-    pub(crate) fn next_id(&self) -> i64 {
-        tuple::next_value(self.sequence)
-    }
-
-    /// Forms the row of an entry, to be appended later. `at` is the time as stored, `client` the address as stored: both say the same as in the
-    /// entry.
-    pub(crate) fn form(
-        &self,
-        entry: &Entry<'_>,
-        hash: Hash,
-        at: pg_sys::TimestampTz,
-        client: Option<&ClientAddress>,
-    ) -> Formed {
-        let number = |value: u64| (value as i64).into_datum();
-        let table = entry.table.as_ref();
-        let mut row = [None; column::COUNT];
-        row[column::ID] = number(entry.id);
-        row[column::LEDGER] = Some(datum::from_uuid(&entry.ledger));
-        row[column::CHAIN] = (entry.chain as i32).into_datum();
-        row[column::SEQ] = number(entry.seq);
-        row[column::AT] = at.into_datum();
-        row[column::XID] = number(entry.xid);
-        row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
-        row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
-        row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
-        let actor = &entry.actor;
-        let texts = [
-            (column::OP, Some(entry.operation.as_bytes())),
-            (column::TABLE_SCHEMA, table.map(|table| table.schema.as_bytes())),
-            (column::TABLE_NAME, table.map(|table| table.name.as_bytes())),
-            (column::KEY, bytes(&entry.key)),
-            (column::OLD, bytes(&entry.old)),
-            (column::NEW, bytes(&entry.new)),
-            (column::LOGIN_NAME, bytes(&actor.login)),
-            (column::SESSION_NAME, bytes(&actor.session)),
-            (column::USER_NAME, bytes(&actor.user)),
-            (column::APPLICATION_NAME, bytes(&actor.application)),
-            (column::CONTEXT, bytes(&entry.context)),
-            (column::PREV, Some(entry.prev.as_bytes().as_slice())),
-            (column::HASH, Some(hash.as_bytes().as_slice())),
-        ];
-        let mut packed = Packed::for_values(texts.iter().filter_map(|(_, bytes)| *bytes));
-        for (column, bytes) in texts {
-            row[column] = bytes.map(|bytes| packed.push(bytes));
-        }
-        Formed::new(&self.relation, &row)
-    }
-
     /// Appends runs of rows, each as written by one command of this transaction.
     pub(crate) fn append<'a, T: Borrow<Formed> + 'a>(&self, runs: impl Iterator<Item = (&'a [T], u32)>) {
-        // Taken out while the server works: after an error they are made anew.
-        let mut slots = SLOTS.with(|slots| slots.take());
-        slots.fit(&self.relation);
+        let mut layout = take_layout(self.oid()).unwrap_or_else(|| Layout::of(&self.relation));
         let writer = Writer::new(&self.relation);
         for (rows, command) in runs {
-            writer.insert_formed(&mut slots, rows, command);
+            writer.insert_formed(&mut layout, rows, command);
         }
-        SLOTS.with(|kept| kept.replace(slots));
+        keep_layout(self.oid(), layout);
     }
 
     /// The last entry of a chain: committed by anybody or written by this transaction, whatever its isolation level.

@@ -51,8 +51,8 @@ thread_local! {
     static CLOSING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Adds an entry's row. `log` is open to append.
-pub(crate) fn add(log: &Log, row: Formed) {
+/// Adds an entry's row.
+pub(crate) fn add(objects: &Objects, row: Formed) -> Result<(), Error> {
     let bytes = row.size();
     let pending = Pending { row, level: xact::subtransaction(), command: xact::used_command() };
     WAITING.set(true);
@@ -61,9 +61,7 @@ pub(crate) fn add(log: &Log, row: Formed) {
         state.waiting.push(pending);
         state.waiting.len() >= MOST_ENTRIES || state.bytes >= MOST_BYTES
     });
-    if full || CLOSING.get() {
-        write(log, Commands::Each);
-    }
+    if full || CLOSING.get() { flush(objects) } else { Ok(()) }
 }
 
 /// Writes what waits, so that a command begun from here on sees it.

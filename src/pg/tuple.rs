@@ -3,8 +3,7 @@
 //! No privilege, rule, trigger, default or policy takes part, so nobody needs a right on our tables and nobody can get in between.
 
 use std::borrow::Borrow;
-use std::cell::OnceCell;
-use std::mem::ManuallyDrop;
+use std::rc::Rc;
 
 use pgrx::pg_sys;
 
@@ -39,18 +38,18 @@ impl<'a> Writer<'a> {
     /// Inserts rows that were formed before, as written by command `command` of this transaction: what began before that command was over does
     /// not see them. One record of the write-ahead log serves all rows of a page. A duplicate key is an error.
     ///
-    /// `slots` must have been made for this table.
-    pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, slots: &mut Slots, rows: &[T], command: u32) {
+    /// `layout` must be that of this table, and of the rows.
+    pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, layout: &mut Layout, rows: &[T], command: u32) {
         let scratch = Scratch::new();
         scratch.within(|| {
-            for rows in rows.chunks(Slots::MOST) {
-                self.insert_chunk(slots.hold(rows), command);
+            for rows in rows.chunks(Layout::MOST) {
+                self.insert_chunk(layout.hold(rows), command);
             }
         });
     }
 
     fn insert_chunk(&self, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
-        // SAFETY: each slot holds a row formed for this table, see Slots. heap_multi_insert notes in each slot and tuple where the row went.
+        // SAFETY: each slot holds a row formed for this table, see Layout. heap_multi_insert notes in each slot and tuple where the row went.
         unsafe {
             pg_sys::heap_multi_insert(
                 self.relation.as_ptr(),
@@ -106,43 +105,49 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// What the server wants rows in when it inserts many at once. Kept from one transaction to the next.
+/// How the rows of a table are laid out, and the slots in which the server wants rows that it inserts together. Kept from one transaction to the next.
 ///
-/// They have a row description of their own, so that nobody counts references to that of the table.
-#[derive(Default)]
-pub(crate) struct Slots {
-    home: Option<(Scratch, pg_sys::TupleDesc)>,
+/// It has a row description of its own, so that rows can be formed while the table is not open, and nobody counts references to that of the table.
+pub(crate) struct Layout {
+    desc: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
+    /// Where all of it lives, and the rows formed too.
+    home: Rc<Scratch>,
 }
 
-impl Slots {
+impl Layout {
     /// Rows that are inserted by one call of the server.
     const MOST: usize = 256;
 
-    /// No slots; they are made when they are needed.
-    pub(crate) const NONE: Slots = Slots { home: None, slots: Vec::new() };
+    /// The layout of an open table. It fits any table whose columns have the same types.
+    pub(crate) fn of(relation: &Relation) -> Layout {
+        let home = Scratch::long_lived();
+        // SAFETY: the relation is open; the copy is made in memory that lives as long as the layout.
+        let desc = home.within(|| unsafe { pg_sys::CreateTupleDescCopy(relation.desc()) });
+        Layout { desc, slots: Vec::new(), home: Rc::new(home) }
+    }
 
-    /// Makes them fit a table. Slots that were made for another one must not be used for it.
-    pub(crate) fn fit(&mut self, relation: &Relation) {
-        if self.home.is_none() {
-            let home = Scratch::long_lived();
-            // SAFETY: the relation is open; the copy is made in memory that lives as long as the slots.
-            let desc = home.within(|| unsafe { pg_sys::CreateTupleDescCopy(relation.desc()) });
-            self.home = Some((home, desc));
-        }
+    /// Forms a row, to be inserted later; the values are copied.
+    pub(crate) fn form<const N: usize>(&self, values: &[Option<pg_sys::Datum>; N]) -> Formed {
+        // SAFETY: the description is live.
+        assert_eq!(unsafe { (*self.desc).natts } as usize, N, "row width of the table");
+        let mut datums = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
+        let mut nulls = values.map(|value| value.is_none());
+        // SAFETY: both arrays have natts elements of the columns' types.
+        let form = || unsafe { pg_sys::heap_form_tuple(self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr()) };
+        Formed { tuple: self.home.within(form), _home: self.home.clone() }
     }
 
     /// Puts rows into slots, until the next call.
     fn hold<T: Borrow<Formed>>(&mut self, rows: &[T]) -> &mut [*mut pg_sys::TupleTableSlot] {
-        let (home, desc) = self.home.as_ref().expect("Slots::fit was called");
         while self.slots.len() < rows.len() {
             // SAFETY: description and slot live in the same memory.
-            let slot = home.within(|| unsafe { pg_sys::MakeTupleTableSlot(*desc, &raw const pg_sys::TTSOpsHeapTuple) });
-            self.slots.push(slot);
+            let make = || unsafe { pg_sys::MakeTupleTableSlot(self.desc, &raw const pg_sys::TTSOpsHeapTuple) };
+            self.slots.push(self.home.within(make));
         }
         let slots = &mut self.slots[..rows.len()];
         for (slot, row) in slots.iter_mut().zip(rows) {
-            // SAFETY: the row was formed for this description. The slot does not own it, and is given another one before it is looked at again.
+            // SAFETY: the row was formed for such a table. The slot does not own it, and is given another one before it is looked at again.
             unsafe { pg_sys::ExecStoreHeapTuple(row.borrow().tuple, *slot, false) };
         }
         slots
@@ -160,20 +165,10 @@ fn form(relation: &Relation, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTu
 /// A row formed for a table and not inserted yet, in memory that outlives statements and transactions; freed when dropped.
 pub(crate) struct Formed {
     tuple: pg_sys::HeapTuple,
-}
-
-thread_local! {
-    /// Never dropped by the end of the process: that comes after the server has put its memory away.
-    static FORMED: ManuallyDrop<OnceCell<Scratch>> = const { ManuallyDrop::new(OnceCell::new()) };
+    _home: Rc<Scratch>,
 }
 
 impl Formed {
-    /// Forms a row; the values are copied.
-    pub(crate) fn new(relation: &Relation, values: &[Option<pg_sys::Datum>]) -> Formed {
-        let tuple = FORMED.with(|home| home.get_or_init(Scratch::long_lived).within(|| form(relation, values)));
-        Formed { tuple }
-    }
-
     /// Bytes of the row.
     pub(crate) fn size(&self) -> usize {
         // SAFETY: a formed tuple is valid until it is freed.
@@ -183,7 +178,7 @@ impl Formed {
 
 impl Drop for Formed {
     fn drop(&mut self) {
-        // SAFETY: formed by us in a memory context that is never deleted, freed once.
+        // SAFETY: formed by us in a memory context that is live as long as the row, freed once.
         unsafe { pg_sys::heap_freetuple(self.tuple) }
     }
 }
