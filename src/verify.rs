@@ -274,15 +274,16 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     let objects = session_cache::objects()?;
     let log = Log::open(&objects)?;
     let mut progress = Progress::new();
-    let mut landmarks = landmarks(&log, &mut progress)?;
-    let ledger = match registry::ledger(&objects, Visible::Statement)? {
-        Some(ledger) => Some(ledger),
-        None => lost_ledger(&landmarks, sink),
+    // Which entries tell of which table must be known before they are read; without tables one reading is enough.
+    let mut survey = match request.tables {
+        true => Some(Survey::of(&objects, landmarks(&log, &mut progress)?, sink)?),
+        false => None,
     };
-    let vkeys = recorded_keys(ledger, &landmarks);
-    let history = ledger.map(|ledger| History::of(ledger, &mut landmarks)).unwrap_or_default();
-    let mut outcome = Outcome { compared: request.tables, resumed: resumed(&history), ..Outcome::default() };
-    let mut candidates = if request.tables { candidates(&objects, &history, &mut outcome)? } else { Vec::new() };
+    let mut outcome = Outcome { compared: request.tables, ..Outcome::default() };
+    let mut candidates = match &survey {
+        Some(survey) => candidates(&objects, &survey.history, &mut outcome)?,
+        None => Vec::new(),
+    };
     let key = session::random_key();
     let buckets = bucket_count(candidates.iter().flatten().count());
     for candidate in candidates.iter_mut().flatten() {
@@ -290,11 +291,17 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     }
 
     let mut verifier = LogVerifier::new();
+    let mut collected = Vec::new();
     log.scan(|entries, row| {
         progress.step("entries of the log verified");
+        let Some(Survey { ledger, history, .. }) = &survey else {
+            collected.extend(landmark(entries, row));
+            verify_row(&mut verifier, entries, row, sink, |_| {});
+            return Ok(());
+        };
         verify_row(&mut verifier, entries, row, sink, |stored| {
             let entry = &stored.entry;
-            if Some(entry.ledger) == ledger
+            if Some(entry.ledger) == *ledger
                 && let Some(table) = &entry.table
                 && let Some(index) = history.table_of(table.oid, entry.id as i64)
                 && let Some(Some(candidate)) = candidates.get_mut(index)
@@ -307,6 +314,11 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         });
         Ok(())
     })?;
+    let Survey { ledger, vkeys, history } = match survey.take() {
+        Some(survey) => survey,
+        None => Survey::of(&objects, collected, sink)?,
+    };
+    outcome.resumed = resumed(&history);
     let summary = verifier.finish(sink);
     outcome.entries = summary.entries;
     outcome.chains = summary.heads.len() as u64;
@@ -607,36 +619,55 @@ fn shorten(text: &str) -> String {
     }
 }
 
+/// What the entries about tables as a whole say.
+struct Survey {
+    ledger: Option<Uuid>,
+    /// The keys that the log says its checkpoints were signed with.
+    vkeys: Vec<VerifierKey>,
+    history: History,
+}
+
+impl Survey {
+    fn of(objects: &Objects, mut landmarks: Vec<Landmark>, sink: &mut impl FnMut(Finding)) -> Result<Survey, Error> {
+        let ledger = match registry::ledger(objects, Visible::Statement)? {
+            Some(ledger) => Some(ledger),
+            None => lost_ledger(&landmarks, sink),
+        };
+        let vkeys = recorded_keys(ledger, &landmarks);
+        let history = ledger.map(|ledger| History::of(ledger, &mut landmarks)).unwrap_or_default();
+        Ok(Survey { ledger, vkeys, history })
+    }
+}
+
 /// The entries about tables as a whole.
 fn landmarks(log: &Log, progress: &mut Progress) -> Result<Vec<Landmark>, Error> {
     let mut landmarks = Vec::new();
     log.scan_outlines(|entries, row| {
         progress.step("entries searched for protected tables");
-        let (Some(operation), id, table_oid) = entries.outline(row) else {
-            return Ok(());
-        };
-        if operation.is_row_change() {
-            return Ok(());
-        }
-        if let Some(details) = entries.details(row) {
-            landmarks.push(Landmark {
-                id,
-                ledger: details.ledger,
-                operation,
-                table_oid,
-                schema: details.schema,
-                name: details.name,
-                chain: details.chain,
-                seq: details.seq,
-                new: details.new,
-            });
-        }
+        landmarks.extend(landmark(entries, row));
         Ok(())
     })?;
     Ok(landmarks)
 }
 
-/// The keys that the log says its checkpoints were signed with, those that are none left out.
+/// What a row says of a table as a whole, if it does.
+fn landmark(entries: &Entries, row: &Row<'_>) -> Option<Landmark> {
+    let (operation, id, table_oid) = entries.outline(row);
+    let operation = operation.filter(|operation| !operation.is_row_change())?;
+    let details = entries.details(row)?;
+    Some(Landmark {
+        id,
+        ledger: details.ledger,
+        operation,
+        table_oid,
+        schema: details.schema,
+        name: details.name,
+        chain: details.chain,
+        seq: details.seq,
+        new: details.new,
+    })
+}
+
 fn recorded_keys(ledger: Option<Uuid>, landmarks: &[Landmark]) -> Vec<VerifierKey> {
     let of_ledger = landmarks.iter().filter(|landmark| Some(landmark.ledger) == ledger);
     of_ledger

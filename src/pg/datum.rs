@@ -11,7 +11,11 @@ use pgrx::{pg_sys, varlena};
 pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the caller vouches for the type; the detoasted value has a valid header.
     unsafe {
-        let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let stored: *mut pg_sys::varlena = datum.cast_mut_ptr();
+        // Most values are as they are: neither compressed nor out of line.
+        let plain =
+            varlena::varatt_is_4b_u(stored) || (varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored));
+        let value = if plain { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
         let length = varlena::varsize_any_exhdr(value);
         std::slice::from_raw_parts(varlena::vardata_any(value).cast::<u8>(), length)
     }
@@ -23,7 +27,11 @@ pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
 /// As for [`bytes`].
 pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> std::borrow::Cow<'a, str> {
     // SAFETY: as promised by the caller.
-    String::from_utf8_lossy(unsafe { bytes(datum) })
+    let bytes = unsafe { bytes(datum) };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => std::borrow::Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
 /// A text, json or bytea datum with these bytes, in the current memory context.
