@@ -39,6 +39,13 @@ pub(crate) fn newest(objects: &Objects, ledger: &Uuid) -> Result<Option<TreeHead
     Ok(newest.map(|seal| seal.head))
 }
 
+/// A checkpoint, or a proof with one, that somebody kept, whatever psql or a shell made of its end.
+pub(crate) fn as_kept(text: String) -> String {
+    let mut bytes = text.into_bytes();
+    audit_ledger::end_with_one_line_feed(&mut bytes);
+    String::from_utf8(bytes).expect("only line feeds were taken away or added")
+}
+
 /// Makes the checkpoint of the newest seal that is committed and that the statement sees.
 pub(crate) fn make(objects: &Objects, ledger: &Uuid) -> Result<Option<Made>, Error> {
     // A seal of this transaction could still be rolled back.

@@ -49,7 +49,7 @@ pub(crate) fn inclusion_proof(call: &Call) -> Result<Option<String>, Error> {
 /// `audit.consistency_proof(checkpoint)`: that the tree of the newest checkpoint continues that of an older one.
 pub(crate) fn consistency_proof(call: &Call) -> Result<Option<String>, Error> {
     let text: String = call.argument(0).ok_or(Error::NullArgument { argument: "checkpoint" })?;
-    let old = *read_checkpoint(&text)?.head();
+    let old = *read_checkpoint(&checkpoint::as_kept(text))?.head();
     let objects = session_cache::objects()?;
     let tree = Tree::open(&objects)?;
     let new = tree.seals.newest()?.ok_or(Error::NothingSealed)?.head;
@@ -77,6 +77,7 @@ pub(crate) fn consistency_proof(call: &Call) -> Result<Option<String>, Error> {
 pub(crate) fn verify(call: &Call) -> Result<bool, Error> {
     let line: String = call.argument(0).ok_or(Error::NullArgument { argument: "line" })?;
     let text: String = call.argument(1).ok_or(Error::NullArgument { argument: "proof" })?;
+    let text = checkpoint::as_kept(text);
     let leaf = LeafHash::of_entry(&Hash::of(line.as_bytes()));
     let malformed = |what: String| Error::BadText { argument: "proof", what };
     let Some(vkey) = call.argument::<String>(2) else {

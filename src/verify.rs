@@ -16,6 +16,7 @@ use audit_ledger::{
 use pgrx::IntoDatum;
 use uuid::Uuid;
 
+use crate::checkpoint;
 use crate::coverage;
 use crate::error::{self, Error};
 use crate::history::{History, Landmark, Protected};
@@ -82,7 +83,7 @@ struct Request {
 
 impl Request {
     fn read(call: &Call) -> Result<Request, Error> {
-        let checkpoint: Option<String> = call.argument(0);
+        let checkpoint: Option<String> = call.argument(0).map(checkpoint::as_kept);
         checkpoint.as_deref().map_or(Ok(()), Held::check)?;
         Ok(Request {
             checkpoint,

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use audit_ledger::{
     Brought, CheckpointError, Hash, LogVerifier, NoteVerifier, Seal, SealVerifier, StoredSeal, Summary, TreeHead, Uuid,
-    VerifierKey, read_checkpoint,
+    VerifierKey, end_with_one_line_feed, read_checkpoint,
 };
 use clap::Parser;
 
@@ -102,7 +102,8 @@ fn read_checkpoints(arguments: &Arguments, report: &mut Report<'_>) -> Result<Ve
     }
     let mut heads = Vec::new();
     for file in &arguments.checkpoint {
-        let text = std::fs::read(file).map_err(|error| Failure::Read(file.clone(), error))?;
+        let mut text = std::fs::read(file).map_err(|error| Failure::Read(file.clone(), error))?;
+        end_with_one_line_feed(&mut text);
         // The key has the name of the log. Without one, the log is the one that the checkpoint names.
         let first = text.split(|byte| *byte == b'\n').next().and_then(|line| str::from_utf8(line).ok());
         let origin = keys.first().map(|key| key.name()).or(first).unwrap_or_default();

@@ -336,6 +336,10 @@ fn checkpoint_is_held_against_the_log() {
     let (status, out, _) = run(&["--checkpoint", &old, "--checkpoint", &new, &log], "");
     assert_eq!(status, 0, "{out}");
     assert!(out.contains("was not held against a key"), "{out}");
+    // As psql prints it
+    let text = std::fs::read_to_string(&new).unwrap();
+    let printed = file("printed", &(text + "\n"));
+    assert_eq!(run(&["--checkpoint", &printed, "--vkey", &vkey, &log], "").0, 0);
     // The log before the second seal: good by itself, and not what the checkpoint saw.
     let back = [&seals()[..1], &[0, 1, 4].map(|line| lines()[line].clone())].concat().join("\n");
     let back = file("back", &back);

@@ -164,6 +164,14 @@ impl fmt::Display for Checkpoint {
     }
 }
 
+/// Lets a text end with one line feed: for checkpoints and proofs that went through other hands. psql adds one to what it prints; shells, and psql's backquotes,
+/// take them away from what they read. The readers of these forms refuse both.
+pub fn end_with_one_line_feed(text: &mut Vec<u8>) {
+    let end = text.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    text.truncate(end);
+    text.push(b'\n');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +202,21 @@ mod tests {
     fn empty_tree_has_size_0() {
         let text = Checkpoint::new("a", TreeHead::empty()).unwrap().to_string();
         assert_eq!(text, "a\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n");
+    }
+
+    #[test]
+    fn line_feeds_at_the_end_are_put_right_and_nothing_else() {
+        let signed = example().sign(&[&signer("example.com/behind-the-sofa", 1)]).unwrap().to_string();
+        for good in [EXAMPLE, &signed, "\n"] {
+            for end in ["", "\n", "\n\n\n"] {
+                let mut text = format!("{}{end}", good.trim_end_matches('\n')).into_bytes();
+                end_with_one_line_feed(&mut text);
+                assert_eq!(text, good.as_bytes());
+            }
+        }
+        let mut text = b"a\n\nb \r".to_vec();
+        end_with_one_line_feed(&mut text);
+        assert_eq!(text, b"a\n\nb \r\n");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
 
-pub use checkpoint::{Checkpoint, CheckpointError, OpenedCheckpoint};
+pub use checkpoint::{Checkpoint, CheckpointError, OpenedCheckpoint, end_with_one_line_feed};
 pub use cosignature::{Cosignature, WitnessSignerKey, WitnessVerifierKey};
 pub use entry::{Actor, DecodeError, Entry, FormError, Operation, Table, Timestamp};
 pub use finding::{Counts, Finding, Kind};

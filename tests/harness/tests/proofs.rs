@@ -86,6 +86,8 @@ fn the_newest_tree_continues_every_older_one() {
     for (size, old) in heads.iter().enumerate() {
         let checkpoint = Checkpoint::new("audit/any", *old).expect("a valid origin").to_string();
         let proof = s.text(&format!("SELECT audit.consistency_proof({})", quoted(&checkpoint)));
+        // As psql reads a file
+        assert_eq!(proof, s.text(&format!("SELECT audit.consistency_proof({})", quoted(checkpoint.trim_end()))));
         let proof: ConsistencyProof = proof.parse().expect("a proof is written as docs/format.md says");
         assert_eq!(verify_consistency(&proof, old, new), Ok(()), "{size}");
     }
@@ -194,6 +196,7 @@ fn proofs_are_verified_in_sql() {
         s.holds(&format!("SELECT audit.verify_inclusion({}, {}, {key})", quoted(line), quoted(proof)))
     };
     assert!(holds(&line, &proof, None));
+    assert!(holds(&line, proof.trim_end(), None), "as psql reads a file");
     assert!(!holds(&line.replace("\"at\"", "\"At\""), &proof, None));
     assert!(!holds(&line, &proof.replace("index 77", "index 76"), None));
     assert!(!holds(&line, &proof.replace("index 77", "index 7700"), None));
