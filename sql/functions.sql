@@ -127,6 +127,13 @@ CREATE FUNCTION audit.sealer()
 COMMENT ON FUNCTION audit.sealer() IS 'What the sealer of this database does, and how the last run of audit.checkpoint_command ended since the server started.';
 REVOKE ALL ON FUNCTION audit.sealer() FROM PUBLIC;
 
+CREATE FUNCTION audit.log_state()
+  RETURNS TABLE (entries bigint, chains integer, last_entry timestamptz, unsealed bigint, waiting_since timestamptz)
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1
+  AS 'MODULE_PATHNAME', 'audit_log_state';
+COMMENT ON FUNCTION audit.log_state() IS 'For audit.status().';
+REVOKE ALL ON FUNCTION audit.log_state() FROM PUBLIC;
+
 -- SQL, not C: a plain question to our own tables, with every name qualified.
 CREATE FUNCTION audit.status()
   RETURNS TABLE (ledger uuid, entries bigint, chains integer, protected integer, last_entry timestamptz,
@@ -142,14 +149,7 @@ CREATE FUNCTION audit.status()
       -- How long the oldest entry that no seal has counted has been waiting.
       coalesce(greatest(clock_timestamp() - e.waiting_since, interval '0'), interval '0'),
       w.preloaded, w.pid, w.command_at, w.command_ok, w.command_result
-    FROM (
-      SELECT count(*) AS entries, count(DISTINCT e.chain)::integer AS chains, max(e.at) AS last_entry,
-             count(*) FILTER (WHERE r.last_seq IS NULL OR e.seq > r.last_seq) AS unsealed,
-             min(e.at) FILTER (WHERE r.last_seq IS NULL OR e.seq > r.last_seq) AS waiting_since
-        FROM audit.log AS e
-        LEFT JOIN (SELECT ledger, chain, max(last_seq) AS last_seq FROM audit.seal_range GROUP BY ledger, chain) AS r
-          ON r.ledger = e.ledger AND r.chain = e.chain
-    ) AS e
+    FROM audit.log_state() AS e
     LEFT JOIN LATERAL (
       SELECT q.number, q.at, q.tree_size FROM audit.seal AS q
         WHERE q.ledger = (SELECT l.id FROM audit.ledger AS l) ORDER BY q.number DESC LIMIT 1

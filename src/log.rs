@@ -346,6 +346,27 @@ impl Log {
         Ok(found)
     }
 
+    /// Place and time of the last entry of a chain, as the running statement sees it.
+    pub(crate) fn last(&self, ledger: &Uuid, chain: i32) -> Result<Option<(u64, i64)>, Error> {
+        self.place_and_time(&[of_chain(chain), of_ledger(ledger)], Direction::Backward)
+    }
+
+    /// Place and time of the first entry of a chain from place `seq` on, as the running statement sees it.
+    pub(crate) fn first_from(&self, ledger: &Uuid, chain: i32, seq: u64) -> Result<Option<(u64, i64)>, Error> {
+        let conditions = [of_chain(chain), of_ledger(ledger), of_seq(Comparison::AtLeast, seq as i64)];
+        self.place_and_time(&conditions, Direction::Forward)
+    }
+
+    fn place_and_time(&self, conditions: &[Condition], direction: Direction) -> Result<Option<(u64, i64)>, Error> {
+        let index = self.index()?;
+        let mut found = None;
+        by_index(&self.relation, &index, Visible::Statement, conditions, direction, |row| {
+            found = row.int8(column::SEQ).and_then(|seq| u64::try_from(seq).ok()).zip(row.int8(column::AT));
+            false
+        });
+        Ok(found)
+    }
+
     /// Visits the entries of a chain with these places, in their order: place and stored hash, if it is one. Ends when `visit` gives false.
     pub(crate) fn hashes(
         &self,

@@ -554,7 +554,7 @@ impl Seals {
     }
 
     /// The last sealed entry of a chain, 0 when there is none.
-    fn reached(&self, chain: u32) -> Result<u64, Error> {
+    pub(crate) fn reached(&self, chain: u32) -> Result<u64, Error> {
         let range = self.one_range(self.range_pkey, &[chain_is(chain)], Direction::Backward)?;
         Ok(range.map_or(0, |stored| stored.range.last))
     }

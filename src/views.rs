@@ -81,6 +81,41 @@ pub(crate) fn export_seals(call: &Call) -> Result<(), Error> {
     })
 }
 
+/// `audit.log_state()`: for `audit.status()`. Looks at the ends of the chains only, so that it costs the same however long they are.
+pub(crate) fn log_state(call: &Call) -> Result<(), Error> {
+    let objects = session_cache::objects()?;
+    let mut rows = call.rows();
+    let (mut entries, mut chains, mut unsealed) = (0_u64, 0_i32, 0_u64);
+    let (mut last_entry, mut waiting_since): (Option<i64>, Option<i64>) = (None, None);
+    if let Some(ledger) = registry::ledger(&objects, Visible::Statement)? {
+        let log = Log::open(&objects)?;
+        let seals = Seals::open(&objects, Lock::AccessShare, ledger, Visible::Statement)?;
+        let mut from = Some(1);
+        while let Some(chain) = from.map_or(Ok(None), |from| log.next_chain(from))? {
+            from = chain.checked_add(1);
+            let Some((last, at)) = log.last(&ledger, chain)? else { continue };
+            entries += last;
+            chains += 1;
+            last_entry = last_entry.max(Some(at));
+            let reached = seals.reached(chain as u32)?;
+            if last > reached {
+                unsealed += last - reached;
+                let first = log.first_from(&ledger, chain, reached + 1)?.map(|(_, at)| at);
+                waiting_since = [waiting_since, first].into_iter().flatten().min();
+            }
+        }
+    }
+    let time = |at: Option<i64>| at.map(pgrx::pg_sys::Datum::from);
+    rows.push([
+        (entries as i64).into_datum(),
+        chains.into_datum(),
+        time(last_entry),
+        (unsealed as i64).into_datum(),
+        time(waiting_since),
+    ]);
+    Ok(())
+}
+
 /// `audit.trigger_states()`: for the view `audit.protected`, the state of the triggers of each registered table.
 pub(crate) fn trigger_states(call: &Call) -> Result<(), Error> {
     let objects = session_cache::objects()?;

@@ -18,6 +18,7 @@ sql_function!(audit_verify_inclusion, pg_finfo_audit_verify_inclusion, proof::ve
 sql_function!(audit_line, pg_finfo_audit_line, views::line);
 sql_function!(audit_export, pg_finfo_audit_export, views::export);
 sql_function!(audit_export_seals, pg_finfo_audit_export_seals, views::export_seals);
+sql_function!(audit_log_state, pg_finfo_audit_log_state, views::log_state);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);
 sql_function!(audit_public_key, pg_finfo_audit_public_key, key::public_key);
 sql_function!(audit_checkpoint, pg_finfo_audit_checkpoint, checkpoint::checkpoint);
