@@ -22,9 +22,9 @@ REVOKE ALL ON FUNCTION audit.unprotect(regclass, text) FROM PUBLIC;
 -- Stable: one snapshot for log and tables. Unsafe in parallel mode: a table that cannot be read is a finding, for which a subtransaction is needed.
 CREATE FUNCTION audit.verify(checkpoint text DEFAULT NULL, tables boolean DEFAULT true, since_seal bigint DEFAULT NULL)
   RETURNS TABLE (what text, ok boolean, checked bigint, problems bigint, detail text)
-  LANGUAGE c STABLE PARALLEL UNSAFE ROWS 7
+  LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10
   AS 'MODULE_PATHNAME', 'audit_verify';
-COMMENT ON FUNCTION audit.verify(text, boolean, bigint) IS 'Verifies log, coverage and tables: one row per aspect.';
+COMMENT ON FUNCTION audit.verify(text, boolean, bigint) IS 'Verifies log, seals, checkpoint, coverage and tables: one row per aspect.';
 REVOKE ALL ON FUNCTION audit.verify(text, boolean, bigint) FROM PUBLIC;
 
 CREATE FUNCTION audit.findings(checkpoint text DEFAULT NULL, tables boolean DEFAULT true, since_seal bigint DEFAULT NULL)

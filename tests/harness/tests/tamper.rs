@@ -257,7 +257,7 @@ fn a_deleted_entry_is_found() {
     );
 }
 
-/// The documented limit of chains: a cut tail leaves a whole, shorter chain. Only the tables (and later seals) can tell.
+/// The documented limit of chains: a cut tail leaves a whole, shorter chain. Where nothing was sealed, only the tables can tell.
 #[test]
 fn a_cut_tail_is_found_only_as_far_as_tables_tell() {
     damaged_log("DELETE FROM audit.log WHERE seq > 17", &[]);
