@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use audit_ledger::{Checkpoint, Note, TreeHead, note};
+use audit_ledger::{Checkpoint, CheckpointError, Note, TreeHead, note};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -46,6 +46,14 @@ pub(crate) fn as_kept(text: String) -> String {
     String::from_utf8(bytes).expect("only line feeds were taken away or added")
 }
 
+/// What a checkpoint says, be it a note or the text alone. Its signatures are not looked at.
+pub(crate) fn unverified(text: &str) -> Result<Checkpoint, CheckpointError> {
+    match Note::parse(text.as_bytes()) {
+        Ok(note) => note.unverified_text().parse(),
+        Err(_) => text.parse(),
+    }
+}
+
 /// Makes the checkpoint of the newest seal that is committed and that the statement sees.
 pub(crate) fn make(objects: &Objects, ledger: &Uuid) -> Result<Option<Made>, Error> {
     // A seal of this transaction could still be rolled back.
@@ -57,7 +65,7 @@ pub(crate) fn make(objects: &Objects, ledger: &Uuid) -> Result<Option<Made>, Err
     let signer = key::signer(&origin)?;
     let vkey = signer.as_ref().map(|signer| signer.verifier().to_string());
     incarnation::check(objects, ledger, vkey.as_deref())?;
-    let unfit = |error: audit_ledger::CheckpointError| Error::Damaged { what: error.to_string() };
+    let unfit = |error: CheckpointError| Error::Damaged { what: error.to_string() };
     let checkpoint = Checkpoint::new(&origin, newest.head).map_err(unfit)?;
     let text = match signer {
         Some(signer) => checkpoint.sign(&[&signer]).map_err(unfit)?.to_string(),
@@ -99,9 +107,8 @@ pub(crate) fn given_out(ledger: &Uuid) -> Result<Option<Checkpoint>, Error> {
     let failed = |why: String| Error::CheckpointFile { what: "read", why };
     let Some(text) = file::read_if_there(&name, note::MAX_LEN).map_err(failed)? else { return Ok(None) };
     // Whoever can write the file could as well remove it, so its signatures prove nothing here.
-    let body = Note::parse(text.as_bytes()).map_or_else(|_| text.clone(), |note| note.unverified_text().to_owned());
-    let checkpoint: Checkpoint =
-        body.parse().map_err(|error| failed(format!("What it holds is no checkpoint: {error}. Move it away.")))?;
+    let checkpoint =
+        unverified(&text).map_err(|error| failed(format!("What it holds is no checkpoint: {error}. Move it away.")))?;
     let origin = key::origin(ledger);
     if checkpoint.origin() != origin {
         return Err(failed(format!(

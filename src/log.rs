@@ -213,7 +213,6 @@ impl Log {
     /// `known` is the last entry as it was once, or the genesis. Where none came after it, it is given back and no row is read.
     pub(crate) fn head(&self, ledger: &Uuid, chain: u32, known: Head) -> Result<Head, Error> {
         let index = self.index()?;
-        // In the order of the index.
         let conditions = [of_chain(chain as i32), of_ledger(ledger), of_seq(Comparison::AtLeast, known.seq as i64 + 1)];
         let mut head = Ok(known);
         by_index(&self.relation, &index, Visible::Now, &conditions, Direction::Backward, |row| {
@@ -274,19 +273,9 @@ impl Log {
     pub(crate) fn in_order(
         &self,
         ledger: &Uuid,
-        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
+        visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let index = self.index()?;
-        let entries = Entries::new();
-        let scratch = Scratch::new();
-        let conditions = [of_ledger(ledger)];
-        let mut result = Ok(());
-        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
-            result = scratch.within(|| visit(&entries, row));
-            scratch.reset();
-            result.is_ok()
-        });
-        result
+        self.visit(&[of_ledger(ledger)], visit)
     }
 
     /// Visits the entries of a chain from place `seq` on, in their order.
@@ -295,14 +284,22 @@ impl Log {
         ledger: &Uuid,
         chain: i32,
         seq: u64,
+        visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.visit(&[of_chain(chain), of_ledger(ledger), of_seq(Comparison::AtLeast, seq as i64)], visit)
+    }
+
+    /// Visits the entries that meet the conditions, in the order of the index.
+    fn visit(
+        &self,
+        conditions: &[Condition],
         mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let index = self.index()?;
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let conditions = [of_chain(chain), of_ledger(ledger), of_seq(Comparison::AtLeast, seq as i64)];
         let mut result = Ok(());
-        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+        by_index(&self.relation, &index, Visible::Statement, conditions, Direction::Forward, |row| {
             result = scratch.within(|| visit(&entries, row));
             scratch.reset();
             result.is_ok()
@@ -333,9 +330,18 @@ impl Log {
 
 /// What sealing reads of the log.
 impl Log {
-    /// The first chain from number `chain` on in which anything was ever written, whatever its ledger, committed or not. Costs one look into the index, however long the
-    /// chains are, and however much of them is not committed.
-    pub(crate) fn next_chain(&self, chain: i32) -> Result<Option<i32>, Error> {
+    /// Visits the numbers of all chains in which anything was ever written, ascending, whatever its ledger, committed or not. Costs one look into the index for each,
+    /// however long the chains are, and however much of them is not committed.
+    pub(crate) fn for_each_chain(&self, mut visit: impl FnMut(i32) -> Result<(), Error>) -> Result<(), Error> {
+        let mut next = Some(1);
+        while let Some(chain) = next.map_or(Ok(None), |from| self.next_chain(from))? {
+            visit(chain)?;
+            next = chain.checked_add(1);
+        }
+        Ok(())
+    }
+
+    fn next_chain(&self, chain: i32) -> Result<Option<i32>, Error> {
         let index = self.index()?;
         let from = Condition { comparison: Comparison::AtLeast, function: pg_sys::F_INT4GE, ..of_chain(chain) };
         let mut found = None;

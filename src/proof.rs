@@ -5,7 +5,7 @@
 use audit_ledger::tile::ReadError;
 use audit_ledger::tlog_proof;
 use audit_ledger::{
-    BuildError, Checkpoint, CompactRange, Hash, HashReader, LeafHash, LeafIndex, Note, TileReader, TlogProof,
+    BuildError, CheckpointError, CompactRange, Hash, HashReader, LeafHash, LeafIndex, TileReader, TlogProof,
     VerifierKey, build_consistency_proof, build_inclusion_proof, verify_consistency, verify_inclusion,
 };
 
@@ -49,7 +49,8 @@ pub(crate) fn inclusion_proof(call: &Call) -> Result<Option<String>, Error> {
 /// `audit.consistency_proof(checkpoint)`: that the tree of the newest checkpoint continues that of an older one.
 pub(crate) fn consistency_proof(call: &Call) -> Result<Option<String>, Error> {
     let text: String = call.argument(0).ok_or(Error::NullArgument { argument: "checkpoint" })?;
-    let old = *read_checkpoint(&checkpoint::as_kept(text))?.head();
+    let bad = |error: CheckpointError| Error::BadText { argument: "checkpoint", what: error.to_string() };
+    let old = *checkpoint::unverified(&checkpoint::as_kept(text)).map_err(bad)?.head();
     let objects = session_cache::objects()?;
     let tree = Tree::open(&objects)?;
     let new = tree.seals.newest()?.ok_or(Error::NothingSealed)?.head;
@@ -81,8 +82,8 @@ pub(crate) fn verify(call: &Call) -> Result<bool, Error> {
     let leaf = LeafHash::of_entry(&Hash::of(line.as_bytes()));
     let malformed = |what: String| Error::BadText { argument: "proof", what };
     let Some(vkey) = call.argument::<String>(2) else {
-        let (proof, _, checkpoint) = tlog_proof::parse(&text).map_err(|error| malformed(error.to_string()))?;
-        let checkpoint = parse_checkpoint(checkpoint).map_err(malformed)?;
+        let (proof, _, text) = tlog_proof::parse(&text).map_err(|error| malformed(error.to_string()))?;
+        let checkpoint = checkpoint::unverified(text).map_err(|error| malformed(error.to_string()))?;
         return Ok(verify_inclusion(&proof, &leaf, checkpoint.head()).is_ok());
     };
     let key: VerifierKey = vkey
@@ -134,19 +135,6 @@ impl Tree {
         }
         Err(if exists { Error::NotSealed { chain, seq } } else { Error::NoSuchEntry { chain, seq } })
     }
-}
-
-/// A checkpoint that somebody holds, signed or not. Its signatures are not looked at.
-fn read_checkpoint(text: &str) -> Result<Checkpoint, Error> {
-    parse_checkpoint(text).map_err(|what| Error::BadText { argument: "checkpoint", what })
-}
-
-fn parse_checkpoint(text: &str) -> Result<Checkpoint, String> {
-    let checkpoint = match Note::parse(text.as_bytes()) {
-        Ok(note) => note.unverified_text().parse(),
-        Err(_) => text.parse(),
-    };
-    checkpoint.map_err(|error: audit_ledger::CheckpointError| error.to_string())
 }
 
 pub(crate) fn build_error(error: BuildError<ReadError<Error>>) -> Error {

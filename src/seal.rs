@@ -95,16 +95,10 @@ pub(crate) fn seal_now(objects: &Objects) -> Result<Option<SealRow>, Error> {
 /// Appends the new entries of all chains to the tree, and notes the range of each chain that has grown.
 fn append_new(edge: &mut Edge, number: u64, log: &Log, seals: &Seals, tiles: &Tiles) -> Result<Vec<Range>, Error> {
     let mut ranges = Vec::new();
-    let mut from = 1;
-    while let Some(chain) = log.next_chain(from)? {
-        if let Some(range) = append_chain(edge, chain as u32, number, log, seals, tiles)? {
-            ranges.push(range);
-        }
-        match chain.checked_add(1) {
-            Some(next) => from = next,
-            None => break,
-        }
-    }
+    log.for_each_chain(|chain| {
+        ranges.extend(append_chain(edge, chain as u32, number, log, seals, tiles)?);
+        Ok(())
+    })?;
     Ok(ranges)
 }
 

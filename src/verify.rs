@@ -166,9 +166,7 @@ impl Outcome {
             }
         }
     }
-}
 
-impl Outcome {
     fn of_seals(&self, kind: Kind) -> (u64, String) {
         let Some(seals) = &self.seals else { return (0, "there are no seals that could be verified".into()) };
         let (checked, detail) = match kind {
@@ -222,19 +220,13 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let start = Start::behind(&objects, ledger, &log, number)?;
     let mut progress = Progress::new();
     let mut verifier = LogVerifier::since(start.chains().iter().copied());
-    let mut from = 1;
-    while let Some(chain) = log.next_chain(from)? {
-        let sealed = start.chains().iter().find(|head| head.chain == chain as u32).map_or(0, |head| head.seq);
-        log.from(&ledger, chain, sealed + 1, |entries, row| {
+    log.for_each_chain(|chain| {
+        log.from(&ledger, chain, start.sealed(chain as u32) + 1, |entries, row| {
             progress.step("new entries verified");
             verify_row(&mut verifier, entries, row, sink, |_| {});
             Ok(())
-        })?;
-        match chain.checked_add(1) {
-            Some(next) => from = next,
-            None => break,
-        }
-    }
+        })
+    })?;
     let summary = verifier.finish(sink);
     let mut outcome = Outcome {
         entries: summary.entries,

@@ -57,6 +57,11 @@ impl Start {
         Ok(Start { seal, writer, chains })
     }
 
+    /// The last sealed entry of a chain, 0 when there is none.
+    pub(crate) fn sealed(&self, chain: u32) -> u64 {
+        self.chains.binary_search_by_key(&chain, |head| head.chain).map_or(0, |place| self.chains[place].seq)
+    }
+
     /// The last sealed entries of the chains.
     pub(crate) fn chains(&self) -> &[Head] {
         &self.chains

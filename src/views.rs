@@ -90,10 +90,8 @@ pub(crate) fn log_state(call: &Call) -> Result<(), Error> {
     if let Some(ledger) = registry::ledger(&objects, Visible::Statement)? {
         let log = Log::open(&objects)?;
         let seals = Seals::open(&objects, Lock::AccessShare, ledger, Visible::Statement)?;
-        let mut from = Some(1);
-        while let Some(chain) = from.map_or(Ok(None), |from| log.next_chain(from))? {
-            from = chain.checked_add(1);
-            let Some((last, at)) = log.last(&ledger, chain)? else { continue };
+        log.for_each_chain(|chain| {
+            let Some((last, at)) = log.last(&ledger, chain)? else { return Ok(()) };
             entries += last;
             chains += 1;
             last_entry = last_entry.max(Some(at));
@@ -103,7 +101,8 @@ pub(crate) fn log_state(call: &Call) -> Result<(), Error> {
                 let first = log.first_from(&ledger, chain, reached + 1)?.map(|(_, at)| at);
                 waiting_since = [waiting_since, first].into_iter().flatten().min();
             }
-        }
+            Ok(())
+        })?;
     }
     let time = |at: Option<i64>| at.map(pgrx::pg_sys::Datum::from);
     rows.push([
