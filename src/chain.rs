@@ -65,7 +65,7 @@ impl<'a> Recorder<'a> {
             .ok_or(Error::Damaged { what: "the clock is beyond the year 9999".into() })?;
         let actor = session_cache::actor();
         let context = settings::context();
-        let application = session::application_name();
+        let application = session_cache::application_name();
         let entry = Entry {
             ledger: self.ledger,
             chain,
@@ -197,10 +197,12 @@ struct State {
     /// Whether this transaction made the ledger, or brought it to life after a restore.
     made_live: bool,
     line: Vec<u8>,
+    /// Room for `saved` of the next transaction.
+    room: Vec<(u32, Head)>,
 }
 
 thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, known: None, made_live: false, line: Vec::new() }) };
+    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, known: None, made_live: false, line: Vec::new(), room: Vec::new() }) };
 }
 
 /// A line longer than this is not kept for the next entry.
@@ -234,8 +236,10 @@ fn own(objects: &Objects, ledger: &Uuid) -> Result<(u32, Head), Error> {
             Some(head) if chain > SHARED => head,
             known => Log::open_to_append(objects)?.head(ledger, chain, known.unwrap_or(Head::GENESIS))?,
         };
-        let owned = Owned { log: objects.log, ledger: *ledger, chain, head, saved: Vec::new() };
-        STATE.with_borrow_mut(|state| state.owned = Some(owned));
+        STATE.with_borrow_mut(|state| {
+            let saved = std::mem::take(&mut state.room);
+            state.owned = Some(Owned { log: objects.log, ledger: *ledger, chain, head, saved });
+        });
     }
     let level = xact::subtransaction();
     STATE.with_borrow_mut(|state| {
@@ -286,7 +290,9 @@ fn lock_chain() -> u32 {
 pub(crate) fn end_of_transaction(committed: bool) {
     STATE.with_borrow_mut(|state| {
         state.made_live = false;
-        let Some(Owned { log, ledger, chain, head, .. }) = state.owned.take() else { return };
+        let Some(Owned { log, ledger, chain, head, mut saved }) = state.owned.take() else { return };
+        saved.clear();
+        state.room = saved;
         // A prepared transaction may yet commit. After an error the log is asked again.
         state.known = committed.then_some(Known { log, ledger, chain, head });
     });

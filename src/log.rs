@@ -1,7 +1,7 @@
 //! Where entries live: the table `audit.log`. The only file that knows its columns.
 
 use std::borrow::{Borrow, Cow};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
 use std::ops::RangeInclusive;
 
@@ -12,12 +12,13 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::pending;
 use crate::pg::datum::{self, Packed};
+use crate::pg::ids;
 use crate::pg::memory::Scratch;
 use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{self, Formed, Layout, Writer};
+use crate::pg::tuple::{Formed, Layout, Writer};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -86,9 +87,14 @@ impl Head {
 }
 
 thread_local! {
+    /// Room in which the values of a row are packed.
+    static ROOM: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     /// The layout of the table with this object id. Never dropped by the end of the process: that comes after the server has put its memory away.
     static LAYOUT: ManuallyDrop<RefCell<Option<(pg_sys::Oid, Layout)>>> = const { ManuallyDrop::new(RefCell::new(None)) };
 }
+
+/// Words of room that are kept for the next row.
+const KEPT_ROOM: usize = 1 << 18;
 
 /// Takes the layout out, so that nothing is borrowed while the server works; after an error it is made anew. Every table that is opened here has the
 /// columns of `TYPES`, so what fitted one of the same object id before fits it now.
@@ -103,7 +109,7 @@ fn keep_layout(log: pg_sys::Oid, layout: Layout) {
 /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
 /// the order of its changes.
 pub(crate) fn next_id(objects: &Objects) -> i64 {
-    tuple::next_value(objects.log_id_seq)
+    ids::next(objects.log_id_seq)
 }
 
 /// Forms the row of an entry, to be appended later: the table need not be open. `at` is the time as stored, `client` the address as stored: both say the
@@ -147,11 +153,15 @@ pub(crate) fn form(
         (column::PREV, Some(entry.prev.as_bytes().as_slice())),
         (column::HASH, Some(hash.as_bytes().as_slice())),
     ];
-    let mut packed = Packed::for_values(texts.iter().filter_map(|(_, bytes)| *bytes));
+    let mut packed = Packed::for_values(ROOM.take(), texts.iter().filter_map(|(_, bytes)| *bytes));
     for (column, bytes) in texts {
         row[column] = bytes.map(|bytes| packed.push(bytes));
     }
     let formed = layout.form(&row);
+    let room = packed.into_room();
+    if room.capacity() <= KEPT_ROOM {
+        ROOM.set(room);
+    }
     keep_layout(objects.log, layout);
     Ok(formed)
 }
@@ -234,9 +244,7 @@ impl Log {
 
     /// Moves the sequence of ids past `id`, step by step: nobody needs a right on it for that.
     pub(crate) fn skip_ids(&self, id: i64) {
-        while tuple::next_value(self.sequence) < id {
-            pgrx::check_for_interrupts!();
-        }
+        ids::skip(self.sequence, id);
     }
 
     /// Visits all entries in the order in which they lie in the table, seen by the running statement.

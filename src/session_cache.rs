@@ -24,6 +24,8 @@ thread_local! {
     static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };
     static ACTOR: RefCell<Option<Rc<Actor>>> = const { RefCell::new(None) };
     static ROLES_CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// The name as it was last, to be given again while it is the same.
+    static APPLICATION: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
     /// Looked up once: a connection keeps its client.
     static CLIENT: OnceCell<Option<Rc<session::ClientAddress>>> = const { OnceCell::new() };
     /// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
@@ -167,6 +169,16 @@ fn client() -> Option<Rc<session::ClientAddress>> {
     }
     let client = session::client_address().map(Rc::new);
     CLIENT.with(|known| known.get_or_init(|| client).clone())
+}
+
+/// The setting `application_name`.
+pub(crate) fn application_name() -> Option<Rc<str>> {
+    session::with_application_name(|name| {
+        APPLICATION.with_borrow_mut(|known| match known {
+            Some(known) if known.as_bytes() == name.to_bytes() => known.clone(),
+            _ => known.insert(name.to_string_lossy().into()).clone(),
+        })
+    })
 }
 
 /// Notes that a role has changed: it may have another name.

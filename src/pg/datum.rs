@@ -49,9 +49,16 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Room for these values.
-    pub(crate) fn for_values<'a>(values: impl Iterator<Item = &'a [u8]>) -> Packed {
-        Packed { words: Vec::with_capacity(values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum()) }
+    /// Room for these values, the given one if it is large enough.
+    pub(crate) fn for_values<'a>(mut room: Vec<u32>, values: impl Iterator<Item = &'a [u8]>) -> Packed {
+        room.clear();
+        room.reserve(values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum());
+        Packed { words: room }
+    }
+
+    /// The room, to be used again.
+    pub(crate) fn into_room(self) -> Vec<u32> {
+        self.words
     }
 
     /// Adds a value, which is valid as long as `self`. There must be room for it.

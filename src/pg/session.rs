@@ -7,14 +7,14 @@ use pgrx::pg_sys;
 
 use super::memory::Scratch;
 use super::output::Output;
+use super::server;
 
 /// Seconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch (datatype/timestamp.h).
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800 * 1_000_000;
 
 /// The clock at this moment, not at the start of the transaction: entries cannot be dated back by holding one open.
 pub(crate) fn now() -> pg_sys::TimestampTz {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    server::current_timestamp()
 }
 
 /// A stored time as the ledger writes it; `None` for what a clock cannot have said (infinities, years beyond 9999).
@@ -34,8 +34,7 @@ pub(crate) fn login_name() -> Option<String> {
 
 /// Object ids of the session user and the current user.
 pub(crate) fn roles() -> (pg_sys::Oid, pg_sys::Oid) {
-    // SAFETY: plain integers of the session state.
-    unsafe { (pg_sys::GetSessionUserId(), pg_sys::GetUserId()) }
+    server::session_and_current_user()
 }
 
 /// The role in force.
@@ -53,12 +52,12 @@ pub(crate) fn role_name(role: pg_sys::Oid) -> Option<String> {
     }
 }
 
-/// The setting `application_name`.
-pub(crate) fn application_name() -> Option<String> {
-    // SAFETY: null or a C string that lives until the setting changes; copied at once.
+/// Shows the setting `application_name`; `None` in a process without one.
+pub(crate) fn with_application_name<R>(read: impl FnOnce(&CStr) -> R) -> Option<R> {
+    // SAFETY: null or a C string that lives until the setting changes, which `read` does not do.
     unsafe {
         let name = pg_sys::application_name;
-        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+        (!name.is_null()).then(|| read(CStr::from_ptr(name)))
     }
 }
 

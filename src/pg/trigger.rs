@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::fmgr::{Call, TriggerAnswer};
 use super::relation::{Relation, is_restricted};
 use super::scan::Row;
+use super::server;
 
 /// What a trigger was fired for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl RowBuffer {
             let width = (*desc).natts as usize;
             self.values.resize(width, pg_sys::Datum::null());
             self.nulls.resize(width, true);
-            pg_sys::heap_deform_tuple(tuple, desc, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+            server::deform(tuple, desc, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
             Row::new(&self.values, &self.nulls)
         }
     }

@@ -40,64 +40,16 @@ impl<'a> Writer<'a> {
     ///
     /// `layout` must be that of this table, and of the rows.
     pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, layout: &mut Layout, rows: &[T], command: u32) {
-        let scratch = Scratch::new();
-        scratch.within(|| {
-            for rows in rows.chunks(Layout::MOST) {
-                self.insert_chunk(layout.hold(rows), command);
-            }
-        });
+        for rows in rows.chunks(Layout::MOST) {
+            let work = layout.work.clone();
+            work.within(|| self.insert_chunk(layout.hold(rows), command));
+            work.reset();
+        }
     }
 
     fn insert_chunk(&self, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
-        // SAFETY: each slot holds a row formed for this table, see Layout. heap_multi_insert notes in each slot and tuple where the row went.
-        unsafe {
-            pg_sys::heap_multi_insert(
-                self.relation.as_ptr(),
-                slots.as_mut_ptr(),
-                slots.len() as core::ffi::c_int,
-                command,
-                0,
-                std::ptr::null_mut(),
-            );
-            for slot in slots {
-                self.insert_index_entries(*slot);
-            }
-        }
-    }
-
-    /// # Safety
-    /// `slot` holds a row that was just inserted into the table, and knows its place.
-    unsafe fn insert_index_entries(&self, slot: *mut pg_sys::TupleTableSlot) {
-        let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
-        let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
-        // SAFETY: CatalogOpenIndexes opened the indexes with their descriptions; they have neither expressions nor predicates, so that no executor
-        // state is needed. An index that is not ready yet takes no entries (catalog/indexing.c, CatalogIndexInsert).
-        unsafe {
-            let state = &*self.indexes;
-            for number in 0..usize::try_from(state.ri_NumIndices).unwrap_or(0) {
-                let index = *state.ri_IndexRelationDescs.add(number);
-                let info = *state.ri_IndexRelationInfo.add(number);
-                if !(*info).ii_ReadyForInserts {
-                    continue;
-                }
-                pg_sys::FormIndexDatum(info, slot, std::ptr::null_mut(), values.as_mut_ptr(), nulls.as_mut_ptr());
-                let unique = if (*(*index).rd_index).indisunique {
-                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
-                } else {
-                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
-                };
-                pg_sys::index_insert(
-                    index,
-                    values.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                    &raw mut (*slot).tts_tid,
-                    self.relation.as_ptr(),
-                    unique,
-                    false,
-                    info,
-                );
-            }
-        }
+        // SAFETY: each slot holds a row formed for this table, see Layout; CatalogOpenIndexes opened its indexes with their descriptions.
+        unsafe { server::insert_rows(self.relation.as_ptr(), slots, command, &*self.indexes) }
     }
 
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
@@ -113,6 +65,8 @@ pub(crate) struct Layout {
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     /// Where all of it lives, and the rows formed too.
     home: Rc<Scratch>,
+    /// What the server needs while it inserts; empty in between. After an error the layout is made anew, and this with it.
+    work: Rc<Scratch>,
 }
 
 impl Layout {
@@ -124,7 +78,7 @@ impl Layout {
         let home = Scratch::long_lived();
         // SAFETY: the relation is open; the copy is made in memory that lives as long as the layout.
         let desc = home.within(|| unsafe { pg_sys::CreateTupleDescCopy(relation.desc()) });
-        Layout { desc, slots: Vec::new(), home: Rc::new(home) }
+        Layout { desc, slots: Vec::new(), home: Rc::new(home), work: Rc::new(Scratch::long_lived()) }
     }
 
     /// Forms a row, to be inserted later; the values are copied.
@@ -179,7 +133,7 @@ impl Formed {
 impl Drop for Formed {
     fn drop(&mut self) {
         // SAFETY: formed by us in a memory context that is live as long as the row, freed once.
-        unsafe { pg_sys::heap_freetuple(self.tuple) }
+        unsafe { server::free_tuple(self.tuple) }
     }
 }
 
@@ -248,10 +202,4 @@ impl Drop for SystemScan {
         // SAFETY: begun once, ended once, while the table is open.
         unsafe { pg_sys::systable_endscan(self.0) }
     }
-}
-
-/// The next value of a sequence; nobody needs a right on it.
-pub(crate) fn next_value(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: by value; raises an error when it is not a sequence or is used up.
-    unsafe { server::next_value(sequence) }
 }

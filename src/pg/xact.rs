@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::server;
 use crate::error::or_report;
 use crate::{chain, pending, seal, session_cache};
 
@@ -21,20 +22,19 @@ pub(crate) fn register() {
 
 /// Identifier of the current savepoint level; 1 outside of any.
 pub(crate) fn subtransaction() -> u32 {
-    // SAFETY: reads the transaction state.
-    unsafe { pg_sys::GetCurrentSubTransactionId() }
+    server::current_subtransaction()
 }
 
 /// Full transaction id of the current transaction, assigned now if it has none yet.
 pub(crate) fn transaction_id() -> u64 {
     // SAFETY: called inside a transaction that writes.
-    unsafe { pg_sys::GetTopFullTransactionId().value }
+    server::transaction_id_if_any().unwrap_or_else(|| unsafe { pg_sys::GetTopFullTransactionId().value })
 }
 
 /// Number of the running command of this transaction, which counts as one that writes from here on.
 pub(crate) fn used_command() -> u32 {
-    // SAFETY: called inside a transaction that writes, outside of parallel mode.
-    unsafe { pg_sys::GetCurrentCommandId(true) }
+    // SAFETY: called inside a transaction that writes, which parallel workers never do.
+    unsafe { server::use_current_command() }
 }
 
 /// Lets the commit of this transaction wait until it is on disk, whatever `synchronous_commit` says.
