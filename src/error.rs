@@ -80,6 +80,10 @@ pub(crate) enum Error {
         action: &'static str,
         relation: String,
     },
+    /// A small table of the extension has an index that cannot be kept.
+    SpecialIndex {
+        relation: String,
+    },
     /// A row that a restore wants to add but whose hash does not fit.
     RestoredHash {
         chain: i32,
@@ -263,6 +267,14 @@ impl Error {
                 some(
                     "Changes are recorded by the triggers of protected tables; see audit.protect() and audit.unprotect().",
                 ),
+            ),
+            SpecialIndex { relation } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot write to table \"{relation}\""),
+                some(
+                    "An index on it has an expression or a WHERE clause; the extension keeps such indexes on audit.log only.",
+                ),
+                some("Drop that index. It is none that the extension made."),
             ),
             RestoredHash { chain, seq, stored, computed } => (
                 ERRCODE_DATA_CORRUPTED,

@@ -16,6 +16,8 @@ use crate::registry::Objects;
 use crate::render::Table;
 
 thread_local! {
+    /// Whether STALE holds anything: asked several times for each entry.
+    static IS_STALE: Cell<bool> = const { Cell::new(false) };
     static STALE: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
     /// The same, since the last DDL command of this transaction. What came before the library was loaded is not known: anything may have changed.
     static TOUCHED: RefCell<Notes> = const { RefCell::new(Notes { relations: Vec::new(), all: true }) };
@@ -65,6 +67,7 @@ impl Notes {
 
 /// Notes that a relation has changed; with an invalid object id, that any may have.
 pub(crate) fn relation_changed(oid: pg_sys::Oid) {
+    IS_STALE.set(true);
     STALE.with_borrow_mut(|stale| stale.add(oid));
     TOUCHED.with_borrow_mut(|touched| touched.add(oid));
 }
@@ -76,6 +79,9 @@ pub(crate) fn take_touched() -> Notes {
 
 /// Drops what was noted as changed.
 fn refresh() {
+    if !IS_STALE.take() {
+        return;
+    }
     let Notes { relations, all } = STALE.with_borrow_mut(|stale| std::mem::replace(stale, Notes::NONE));
     if all {
         forget_all();

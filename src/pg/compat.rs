@@ -84,3 +84,27 @@ pub(super) fn exit(code: core::ffi::c_int) -> ! {
         unreachable!("proc_exit does not return")
     }
 }
+
+/// Inserts the index entries of a row that is in its table already. A duplicate key is an error.
+///
+/// PostgreSQL 16 added an argument for updates (commit 19d8e230).
+///
+/// # Safety
+/// `slot` holds a row of the table that `indexes` were opened for, and knows its place.
+pub(super) unsafe fn insert_index_tuples(
+    indexes: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    executor: *mut pg_sys::EState,
+) {
+    let none = std::ptr::null_mut();
+    // SAFETY: as promised by the caller; nothing is speculative or deferred.
+    #[cfg(feature = "pg15")]
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(indexes, slot, executor, false, false, none, std::ptr::null_mut());
+    }
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(indexes, slot, executor, false, false, none, std::ptr::null_mut(), false);
+    }
+}

@@ -7,26 +7,44 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
+use super::compat;
 use super::memory::Scratch;
 use super::relation::Relation;
 use super::scan::Row;
 use super::server;
+use crate::error::{Error, or_report};
+use crate::session_cache;
 
 /// A table opened for writing together with its indexes.
 pub(crate) struct Writer<'a> {
     relation: &'a Relation,
     indexes: pg_sys::CatalogIndexState,
+    /// Whether no index has expressions or a predicate: those need an executor state.
+    plain: bool,
 }
 
 impl<'a> Writer<'a> {
-    /// Opens the indexes of a table that is open with ROW EXCLUSIVE. They must have neither expressions nor predicates.
+    /// Opens the indexes of a table that is open with ROW EXCLUSIVE.
     pub(crate) fn new(relation: &'a Relation) -> Writer<'a> {
-        // SAFETY: the relation is open and outlives the writer.
-        Writer { relation, indexes: unsafe { pg_sys::CatalogOpenIndexes(relation.as_ptr()) } }
+        // SAFETY: the relation is open and outlives the writer; the server fills the arrays with as many indexes as it says.
+        unsafe {
+            let indexes = pg_sys::CatalogOpenIndexes(relation.as_ptr());
+            let count = usize::try_from((*indexes).ri_NumIndices).unwrap_or(0);
+            let plain = (0..count).all(|number| {
+                let info = &**(*indexes).ri_IndexRelationInfo.add(number);
+                info.ii_Expressions.is_null() && info.ii_Predicate.is_null()
+            });
+            Writer { relation, indexes, plain }
+        }
     }
 
     /// Inserts a row and its index entries; a duplicate key is an error.
+    ///
+    /// Refuses where somebody has made an index with expressions or a predicate.
     pub(crate) fn insert(&self, values: &[Option<pg_sys::Datum>]) {
+        if !self.plain {
+            or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(self.relation.oid()) }))
+        }
         let tuple = self.form(values);
         // SAFETY: the tuple was formed for this relation; it is copied into the table.
         unsafe {
@@ -48,8 +66,24 @@ impl<'a> Writer<'a> {
     }
 
     fn insert_chunk(&self, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
+        let table = self.relation.as_ptr();
         // SAFETY: each slot holds a row formed for this table, see Layout; CatalogOpenIndexes opened its indexes with their descriptions.
-        unsafe { server::insert_rows(self.relation.as_ptr(), slots, command, &*self.indexes) }
+        unsafe {
+            if self.plain {
+                server::insert_rows(table, slots, command, &*self.indexes);
+                return;
+            }
+            let count = slots.len() as core::ffi::c_int;
+            pg_sys::heap_multi_insert(table, slots.as_mut_ptr(), count, command, 0, std::ptr::null_mut());
+            // An expression may call a function that runs SQL; while a transaction commits no snapshot is active any more.
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let executor = pg_sys::CreateExecutorState();
+            for slot in slots {
+                compat::insert_index_tuples(self.indexes, *slot, executor);
+            }
+            pg_sys::FreeExecutorState(executor);
+            pg_sys::PopActiveSnapshot();
+        }
     }
 
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
@@ -157,6 +191,9 @@ pub(crate) fn rewrite(relation: &Relation, mut fate: impl FnMut(&Row<'_>) -> Fat
     let mut values = vec![pg_sys::Datum::null(); width];
     let mut nulls = vec![true; width];
     let writer = Writer::new(relation);
+    if !writer.plain {
+        or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(relation.oid()) }))
+    }
     // Changed after the scan: it sees what this transaction writes, so a replacement would come by again.
     let mut changes: Vec<(pg_sys::ItemPointerData, Option<pg_sys::HeapTuple>)> = Vec::new();
     // SAFETY: the relation is open; each tuple is valid until the next call, and its place is copied.

@@ -864,6 +864,34 @@ fn names_of_types_are_the_same_in_every_session() {
     assert_clean(&mut s);
 }
 
+/// Times of four-digit years are not written by the server's own function.
+#[test]
+fn times_are_written_as_the_server_writes_them() {
+    let database = database();
+    let mut s = database.connect();
+    s.run("CREATE TABLE moment (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tz timestamptz, ts timestamp)");
+    s.run("SELECT audit.protect('moment')");
+    s.run("SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET extra_float_digits = 0");
+    s.run(
+        "INSERT INTO moment (tz) SELECT '4713-11-24 00:00 BC UTC'::timestamptz + random() * interval '298000 years' FROM generate_series(1, 5000);
+         INSERT INTO moment (tz) SELECT '0001-01-01 BC UTC'::timestamptz + random() * interval '10010 years' FROM generate_series(1, 20000);
+         INSERT INTO moment (tz) SELECT date_trunc(unit, '2001-01-01 UTC'::timestamptz + random() * interval '20 years')
+           FROM unnest('{milliseconds,second,minute,hour,day}'::text[]) AS unit, generate_series(1, 200);
+         INSERT INTO moment (tz) SELECT '2024-02-29 23:59:59 UTC'::timestamptz + make_interval(secs => 1 / 10.0 ^ digits)
+           FROM generate_series(0, 6) AS digits;
+         INSERT INTO moment (tz) VALUES ('infinity'), ('-infinity'), ('0001-12-31 23:59:59.999999 BC UTC'), ('0001-01-01 UTC'), ('9999-12-31 23:59:59.999999 UTC'), ('10000-01-01 UTC'), (NULL)",
+    );
+    s.run("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; UPDATE moment SET ts = tz");
+    let compared = "FROM moment AS m JOIN audit.log AS l ON (l.key ->> 'id')::bigint = m.id WHERE l.op";
+    assert_eq!(s.number(&format!("SELECT count(*) {compared} = 'INSERT'")), 26_014);
+    let wrong = format!("SELECT count(*) {compared} = 'INSERT' AND l.new ->> 'tz' IS DISTINCT FROM m.tz::text");
+    assert_eq!(s.number(&wrong), 0);
+    assert_eq!(s.number(&format!("SELECT count(*) {compared} = 'UPDATE'")), 26_013);
+    let wrong = format!("SELECT count(*) {compared} = 'UPDATE' AND l.new ->> 'ts' IS DISTINCT FROM m.ts::text");
+    assert_eq!(s.number(&wrong), 0);
+    assert_clean(&mut s);
+}
+
 #[test]
 fn columns_of_partitions_and_children_change_with_their_parent() {
     let database = database();
