@@ -18,7 +18,7 @@ use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{Formed, Layout, Writer};
+use crate::pg::tuple::{Formed, Layout};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -87,10 +87,19 @@ impl Head {
 }
 
 thread_local! {
+    /// The table that was found to have the columns of `TYPES`, until the server says that it changed: looking at each anew is felt.
+    static FITS: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
     /// Room in which the values of a row are packed.
     static ROOM: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     /// The layout of the table with this object id. Never dropped by the end of the process: that comes after the server has put its memory away.
     static LAYOUT: ManuallyDrop<RefCell<Option<(pg_sys::Oid, Layout)>>> = const { ManuallyDrop::new(RefCell::new(None)) };
+}
+
+/// Notes that a relation has changed; with an invalid object id, that any may have.
+pub(crate) fn relation_changed(oid: pg_sys::Oid) {
+    if oid == pg_sys::InvalidOid || FITS.get() == Some(oid) {
+        FITS.set(None);
+    }
 }
 
 /// Words of room that are kept for the next row.
@@ -187,8 +196,12 @@ impl Log {
 
     fn open_with(objects: &Objects, lock: Lock) -> Result<Log, Error> {
         let relation = Relation::open(objects.log, lock);
-        if !relation.has_types(&TYPES) {
-            return Err(Error::NotInstalled);
+        // Asked after the table was locked: what changed before that was told then.
+        if FITS.get() != Some(objects.log) {
+            if !relation.has_types(&TYPES) {
+                return Err(Error::NotInstalled);
+            }
+            FITS.set(Some(objects.log));
         }
         Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
     }
@@ -211,10 +224,7 @@ impl Log {
     /// Appends runs of rows, each as written by one command of this transaction.
     pub(crate) fn append<'a, T: Borrow<Formed> + 'a>(&self, runs: impl Iterator<Item = (&'a [T], u32)>) {
         let mut layout = take_layout(self.oid()).unwrap_or_else(|| Layout::of(&self.relation));
-        let writer = Writer::new(&self.relation);
-        for (rows, command) in runs {
-            writer.insert_formed(&mut layout, rows, command);
-        }
+        layout.append(&self.relation, runs);
         keep_layout(self.oid(), layout);
     }
 

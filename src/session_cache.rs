@@ -11,6 +11,7 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use crate::error::Error;
+use crate::log;
 use crate::pg::{relation, session};
 use crate::registry::Objects;
 use crate::render::Table;
@@ -67,6 +68,7 @@ impl Notes {
 
 /// Notes that a relation has changed; with an invalid object id, that any may have.
 pub(crate) fn relation_changed(oid: pg_sys::Oid) {
+    log::relation_changed(oid);
     IS_STALE.set(true);
     STALE.with_borrow_mut(|stale| stale.add(oid));
     TOUCHED.with_borrow_mut(|touched| touched.add(oid));

@@ -108,3 +108,20 @@ pub(super) unsafe fn insert_index_tuples(
         pg_sys::ExecInsertIndexTuples(indexes, slot, executor, false, false, none, std::ptr::null_mut(), false);
     }
 }
+
+/// Closes an index that rows were inserted into; its lock stays to the end of the transaction.
+///
+/// PostgreSQL 17 has access methods keep state from row to row, which they put away here (commit c1ec02be).
+///
+/// # Safety
+/// The index is open, and `info` is what was passed with each insertion.
+pub(super) unsafe fn close_index(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    let _ = info;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::index_insert_cleanup(index, info);
+        pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+    }
+}
