@@ -30,7 +30,7 @@ use crate::pg::scan::{Row, TableScan, Visible};
 use crate::pg::session;
 use crate::registry::{self, Objects};
 use crate::render::Table;
-use crate::verify_seals::{self, Held, Start, Subject};
+use crate::verify_seals::{self, Held, Leaves, Start, Subject};
 use crate::{incarnation, session_cache, settings};
 
 /// `audit.verify(checkpoint, tables, since_seal)`: one row per aspect, always the same.
@@ -220,11 +220,12 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let start = Start::behind(&objects, ledger, &log, number)?;
     let mut progress = Progress::new();
     let mut verifier = LogVerifier::since(start.chains().iter().copied());
+    let key = session::random_key();
+    let mut leaves = Leaves::new(&objects, ledger, key)?;
     log.for_each_chain(|chain| {
         log.from(&ledger, chain, start.sealed(chain as u32) + 1, |entries, row| {
             progress.step("new entries verified");
-            verify_row(&mut verifier, entries, row, sink, |_| {});
-            Ok(())
+            verify_row(&mut verifier, &mut leaves, entries, row, sink, |_| {})
         })
     })?;
     let summary = verifier.finish(sink);
@@ -239,28 +240,38 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let origin = key::origin(&ledger);
     let held = request.checkpoint.as_deref().map(|text| Held { text, origin: &origin, keys: &[] });
     let mut step = || progress.step("sealed entries put into the tree");
-    outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
+    let leaves = leaves.as_ref().map(|leaves| (leaves.sum(), key));
+    outcome.seals = verify_seals::verify(&subject, leaves, held.as_ref(), &mut step, sink)?;
     Ok(outcome)
 }
 
-/// Verifies one row of the log. `each` is given those that can be read.
+/// Verifies one row of the log. `each` is given those that can be read. A row that cannot be read leaves nothing to be added up, and then the leaves are of no use.
 fn verify_row(
     verifier: &mut LogVerifier,
+    leaves: &mut Option<Leaves>,
     entries: &Entries,
     row: &Row<'_>,
     sink: &mut impl FnMut(Finding),
     each: impl FnOnce(&Stored<'_>),
-) {
+) -> Result<(), Error> {
     match entries.read(row) {
         Ok(stored) => {
             verifier.entry(&stored, sink);
+            if let Some(leaves) = leaves {
+                let Entry { ledger, chain, seq, .. } = &stored.entry;
+                leaves.add(ledger, *chain, *seq, &stored.hash)?;
+            }
             each(&stored);
         }
-        Err(column) => match entries.link(row) {
-            Some(link) => verifier.unreadable(&link, column, entries.relation(row), sink),
-            None => sink(misplaced(column, &entries.place(row))),
-        },
+        Err(column) => {
+            *leaves = None;
+            match entries.link(row) {
+                Some(link) => verifier.unreadable(&link, column, entries.relation(row), sink),
+                None => sink(misplaced(column, &entries.place(row))),
+            }
+        }
     }
+    Ok(())
 }
 
 fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
@@ -283,16 +294,19 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         candidate.sums = Some(RowSums::new(key, buckets));
     }
 
+    let mut leaves = match registry::ledger(&objects, Visible::Statement)? {
+        Some(ledger) => Leaves::new(&objects, ledger, key)?,
+        None => None,
+    };
     let mut verifier = LogVerifier::new();
     let mut collected = Vec::new();
     log.scan(|entries, row| {
         progress.step("entries of the log verified");
         let Some(Survey { ledger, history, .. }) = &survey else {
             collected.extend(landmark(entries, row));
-            verify_row(&mut verifier, entries, row, sink, |_| {});
-            return Ok(());
+            return verify_row(&mut verifier, &mut leaves, entries, row, sink, |_| {});
         };
-        verify_row(&mut verifier, entries, row, sink, |stored| {
+        verify_row(&mut verifier, &mut leaves, entries, row, sink, |stored| {
             let entry = &stored.entry;
             if Some(entry.ledger) == *ledger
                 && let Some(table) = &entry.table
@@ -304,8 +318,7 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
                 let sums = sums.as_mut().expect("made above for all candidates");
                 take_apart(operation, entry, columns, |sign, row, value| sums.add(sign, row, value));
             }
-        });
-        Ok(())
+        })
     })?;
     let Survey { ledger, vkeys, history } = match survey.take() {
         Some(survey) => survey,
@@ -322,7 +335,8 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         outcome.checkpoint =
             held.as_ref().map(|held| if held.keys.is_empty() { "the log names no key for its signature" } else { "" });
         let mut step = || progress.step("sealed entries put into the tree");
-        outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
+        let leaves = leaves.as_ref().map(|leaves| (leaves.sum(), key));
+        outcome.seals = verify_seals::verify(&subject, leaves, held.as_ref(), &mut step, sink)?;
     } else if request.checkpoint.is_some() {
         sink(no_ledger_to_vouch_for());
     }

@@ -12,6 +12,7 @@
 //! | [`links`] | whether entries, in any order, make whole chains |
 //! | [`verify`] | content, form and links of a whole log in one pass |
 //! | [`seal_verify`] | whether seals, tree and checkpoints fit the log |
+//! | [`leaf_sum`] | whether two readings of the log saw the same leaves |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
 //! | [`finding`] | what a verification returns |
 //! | [`seal`] | how far the chains reached, and the head of the tree over them |
@@ -32,6 +33,7 @@ pub mod entry;
 pub mod finding;
 pub mod hash;
 pub mod json;
+pub mod leaf_sum;
 pub mod links;
 pub mod note;
 pub mod proof;
@@ -50,6 +52,7 @@ pub use entry::{Actor, DecodeError, Entry, FormError, Operation, Table, Timestam
 pub use finding::{Counts, Finding, Kind};
 pub use hash::{Hash, ParseHashError};
 pub use json::JsonError;
+pub use leaf_sum::LeafSum;
 pub use links::{Head, Link, Links};
 pub use note::{KeyError, KeyId, Note, NoteError, NoteVerifier, Opened, Signature, SignerKey, VerifierKey};
 pub use proof::{
@@ -59,7 +62,7 @@ pub use proof::{
 pub use reconcile::{Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
 pub use seal::{Seal, SealFormError, StoredSeal};
 pub use seal_verify::{
-    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedLog, StoredTile,
+    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedHash, SealedLog, StoredTile,
     read_checkpoint,
 };
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};

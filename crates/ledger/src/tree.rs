@@ -29,7 +29,7 @@ impl LeafHash {
     pub fn of_entry(hash: &Hash) -> LeafHash {
         let mut data = [LEAF_PREFIX; 33];
         data[1..].copy_from_slice(hash.as_bytes());
-        LeafHash(Hash::of(&data))
+        LeafHash(Hash::of_short(data))
     }
 
     /// The leaf of any data: what other logs have in their leaves.
@@ -56,7 +56,7 @@ impl NodeHash {
         let mut data = [NODE_PREFIX; 65];
         data[1..33].copy_from_slice(left.as_bytes());
         data[33..].copy_from_slice(right.as_bytes());
-        NodeHash(Hash::of(&data))
+        NodeHash(Hash::of_short(data))
     }
 
     /// The root of the tree without leaves: SHA-256 of nothing.
