@@ -3,7 +3,7 @@
 use std::borrow::{Borrow, Cow};
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
@@ -71,6 +71,9 @@ const TYPES: [pg_sys::Oid; column::COUNT] = [
     pg_sys::BYTEAOID,
     pg_sys::BYTEAOID,
 ];
+
+/// How many columns [`Entries::outline`] and [`Entries::details`] need.
+const OUTLINE: usize = column::NEW + 1;
 
 /// The last entry of a chain, as far as the next one needs it.
 #[derive(Clone, Copy)]
@@ -183,6 +186,11 @@ impl Log {
         Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
     }
 
+    /// The table itself.
+    pub(crate) fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
     /// Object id of the table.
     pub(crate) fn oid(&self) -> pg_sys::Oid {
         self.relation.oid()
@@ -251,11 +259,33 @@ impl Log {
         columns: usize,
         mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.scan_with(TableScan::new(&self.relation, Visible::Statement), columns, |entries, row| {
+            visit(entries, row).map(ControlFlow::Continue)
+        })
+    }
+
+    /// As [`Log::scan`] or [`Log::scan_outlines`] for one of several who share a scan of this table. Ends when `visit` says so.
+    pub(crate) fn scan_share(
+        &self,
+        scan: TableScan<'_>,
+        outlines: bool,
+        visit: impl FnMut(&Entries, &Row<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        self.scan_with(scan, if outlines { OUTLINE } else { column::COUNT }, visit)
+    }
+
+    fn scan_with(
+        &self,
+        mut scan: TableScan<'_>,
+        columns: usize,
+        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let mut scan = TableScan::new(&self.relation, Visible::Statement);
         while let Some(row) = scan.next(columns) {
-            scratch.within(|| visit(&entries, &row))?;
+            if scratch.within(|| visit(&entries, &row))?.is_break() {
+                break;
+            }
             scratch.reset();
         }
         Ok(())
@@ -266,7 +296,7 @@ impl Log {
         &self,
         visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.scan_columns(column::NEW + 1, visit)
+        self.scan_columns(OUTLINE, visit)
     }
 
     /// Visits the entries of a ledger in the order of chain and seq.

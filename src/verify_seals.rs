@@ -10,8 +10,9 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use audit_ledger::{
-    Brought, Finding, Hash, Head, Kind, LeafHash, LeafSum, NodeHash, NoteVerifier, SealSummary, SealVerifier, SealedHash,
-    SealedLog, StoredSeal, StoredTile, TileId, TileReader, TileWriter, TreeHead, VerifierKey, read_checkpoint,
+    Brought, Finding, Hash, Head, Kind, LeafHash, LeafSum, NodeHash, NoteVerifier, SealSummary, SealVerifier,
+    SealedHash, SealedLog, StoredSeal, StoredTile, TileId, TileReader, TileWriter, TreeHead, VerifierKey,
+    read_checkpoint,
 };
 use uuid::Uuid;
 
@@ -163,8 +164,8 @@ impl Leaves {
     }
 
     /// What has been added up.
-    pub(crate) fn sum(&self) -> &LeafSum {
-        &self.sum
+    pub(crate) fn into_sum(self) -> LeafSum {
+        self.sum
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod hooks;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod output;
+pub(crate) mod parallel;
 pub(crate) mod relation;
 pub(crate) mod scan;
 mod server;

@@ -199,6 +199,18 @@ impl<'a> TableScan<'a> {
         }
     }
 
+    /// This process's share of a scan by several processes.
+    ///
+    /// # Safety
+    /// `scan` was initialized for this relation, and outlives the result.
+    pub(super) unsafe fn shared(relation: &'a Relation, scan: pg_sys::ParallelTableScanDesc) -> TableScan<'a> {
+        // SAFETY: the relation is open and outlives the scan; the rest as promised by the caller.
+        unsafe {
+            let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
+            TableScan { relation, scan: pg_sys::table_beginscan_parallel(relation.as_ptr(), scan), slot }
+        }
+    }
+
     /// The next row, with its first `columns` columns deformed.
     pub(crate) fn next(&mut self, columns: usize) -> Option<Row<'_>> {
         pgrx::check_for_interrupts!();

@@ -53,20 +53,20 @@ pub use finding::{Counts, Finding, Kind};
 pub use hash::{Hash, ParseHashError};
 pub use json::JsonError;
 pub use leaf_sum::LeafSum;
-pub use links::{Head, Link, Links};
+pub use links::{Head, Link, Links, Overlap, Stretch};
 pub use note::{KeyError, KeyId, Note, NoteError, NoteVerifier, Opened, Signature, SignerKey, VerifierKey};
 pub use proof::{
     BuildError, ConsistencyProof, HashReader, InclusionProof, ProofError, build_consistency_proof,
     build_inclusion_proof, verify_consistency, verify_inclusion,
 };
-pub use reconcile::{Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
+pub use reconcile::{BucketTotal, Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
 pub use seal::{Seal, SealFormError, StoredSeal};
 pub use seal_verify::{
-    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedHash, SealedLog, StoredTile,
-    read_checkpoint,
+    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedHash, SealedLog,
+    StoredTile, read_checkpoint,
 };
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
 pub use tlog_proof::{TlogProof, TlogProofError};
 pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};
 pub use uuid::Uuid;
-pub use verify::{LogVerifier, Stored, Summary};
+pub use verify::{LogVerifier, Part, Stored, Summary};

@@ -6,7 +6,7 @@
 use crate::entry::{DecodeError, Entry};
 use crate::finding::{Finding, Kind};
 use crate::hash::Hash;
-use crate::links::{Head, Link, Links};
+use crate::links::{Head, Link, Links, Overlap, Stretch};
 
 /// An entry and the hash that is stored with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,15 @@ pub struct Summary {
     pub entries: u64,
     /// The last entry of each chain, ordered by ledger and chain.
     pub heads: Vec<Head>,
+}
+
+/// What one of several readers has verified of a log, for the one who puts their parts together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// How many entries, bad ones as well.
+    pub entries: u64,
+    /// Where they stand.
+    pub stretches: Vec<Stretch>,
 }
 
 impl LogVerifier {
@@ -91,6 +100,17 @@ impl LogVerifier {
     /// The measure of memory, see [`Links::open_runs`].
     pub fn open_runs(&self) -> usize {
         self.links.open_runs()
+    }
+
+    /// Hands out what was verified, and begins anew; see [`Links::take`].
+    pub fn take(&mut self) -> Part {
+        Part { entries: std::mem::take(&mut self.entries), stretches: self.links.take() }
+    }
+
+    /// Adds what another has verified; see [`Links::add_stretch`].
+    pub fn add(&mut self, part: &Part, sink: &mut impl FnMut(Finding)) -> Result<(), Overlap> {
+        self.entries += part.entries;
+        part.stretches.iter().try_for_each(|stretch| self.links.add_stretch(stretch, sink))
     }
 
     /// Tells of the holes and sums up.

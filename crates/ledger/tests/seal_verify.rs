@@ -10,8 +10,8 @@ use audit_ledger::seal::Range;
 use audit_ledger::tile::encode_hashes;
 use audit_ledger::{
     Brought, Checkpoint, CheckpointError, CheckpointState, CompactRange, Finding, Hash, HashReader, Head, Kind,
-    LeafHash, Link, Links, NodeHash, NodeId, NoteVerifier, Seal, SealSummary, SealVerifier, SealedHash, SealedLog, SignerKey,
-    StoredSeal, StoredTile, TileId, TileWriter, Timestamp, TreeHead, TreeSize, Uuid, read_checkpoint,
+    LeafHash, Link, Links, NodeHash, NodeId, NoteVerifier, Seal, SealSummary, SealVerifier, SealedHash, SealedLog,
+    SignerKey, StoredSeal, StoredTile, TileId, TileWriter, Timestamp, TreeHead, TreeSize, Uuid, read_checkpoint,
 };
 use proptest::prelude::*;
 

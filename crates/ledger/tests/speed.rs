@@ -10,8 +10,8 @@ use audit_ledger::seal::Range;
 use audit_ledger::tile::encode_hashes;
 use audit_ledger::{
     Actor, Checkpoint, CompactRange, Entry, Hash, LeafHash, LeafIndex, Link, Links, LogVerifier, NodeHash, RowSums,
-    Seal, SealVerifier, SealedHash, SealedLog, Sign, SignerKey, Stored, StoredSeal, StoredTile, Table, TileId, TileReader,
-    TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid, WholeTile, build_consistency_proof,
+    Seal, SealVerifier, SealedHash, SealedLog, Sign, SignerKey, Stored, StoredSeal, StoredTile, Table, TileId,
+    TileReader, TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid, WholeTile, build_consistency_proof,
     build_inclusion_proof, verify_inclusion,
 };
 
