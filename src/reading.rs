@@ -249,11 +249,8 @@ impl<'a> Reader<'a> {
         if request.outlines {
             return Ok(());
         }
-        verify_row(verifier, leaves, entries, row, sink, |stored| {
-            if let Some(tables) = &request.tables {
-                add_to_sums(tables, sums, stored);
-            }
-        })
+        let Some(tables) = &request.tables else { return verify_row(verifier, leaves, entries, row, sink, None) };
+        verify_row(verifier, leaves, entries, row, sink, Some(&mut |stored| add_to_sums(tables, sums, stored)))
     }
 
     fn into_reading(self) -> Reading {
@@ -324,15 +321,29 @@ pub(crate) fn verify_row(
     entries: &Entries,
     row: &Row<'_>,
     sink: &mut impl FnMut(Finding),
-    each: impl FnOnce(&Stored<'_>),
+    each: Option<&mut dyn FnMut(&Stored<'_>)>,
 ) -> Result<(), Error> {
+    let quickly = entries.with_raw(row, |raw| verifier.raw(raw, sink).then(|| raw.link()));
+    if let Some(Some(Link { ledger, chain, seq, hash, .. })) = quickly {
+        if let Some(leaves) = leaves {
+            leaves.add(&ledger, chain, seq, &hash)?;
+        }
+        if let Some(each) = each
+            && let Ok(stored) = entries.read(row)
+        {
+            each(&stored);
+        }
+        return Ok(());
+    }
     match entries.read(row) {
         Ok(stored) => {
             verifier.entry(&stored, sink);
             if let Some(leaves) = leaves {
                 leaves.add(&stored.entry.ledger, stored.entry.chain, stored.entry.seq, &stored.hash)?;
             }
-            each(&stored);
+            if let Some(each) = each {
+                each(&stored);
+            }
         }
         Err(column) => {
             *leaves = None;
@@ -360,8 +371,11 @@ fn misplaced(column: &str, place: &Place) -> Finding {
 
 /// What a row says of a table as a whole, if it does.
 fn landmark(entries: &Entries, row: &Row<'_>) -> Option<Landmark> {
+    if entries.is_row_change(row) {
+        return None;
+    }
     let (operation, id, table_oid) = entries.outline(row);
-    let operation = operation.filter(|operation| !operation.is_row_change())?;
+    let operation = operation?;
     let details = entries.details(row)?;
     Some(Landmark {
         id,

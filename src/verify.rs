@@ -226,7 +226,7 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     log.for_each_chain(|chain| {
         log.from(&ledger, chain, start.sealed(chain as u32) + 1, |entries, row| {
             progress.step("new entries verified");
-            verify_row(&mut verifier, &mut leaves, entries, row, sink, |_| {})
+            verify_row(&mut verifier, &mut leaves, entries, row, sink, None)
         })
     })?;
     let summary = verifier.finish(sink);

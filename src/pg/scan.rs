@@ -104,6 +104,7 @@ impl<'a> Row<'a> {
         self.get(index).map(|datum| pg_sys::Oid::from(datum.value() as u32))
     }
 
+    #[inline]
     pub(crate) fn uuid(&self, index: usize) -> Option<uuid::Uuid> {
         // SAFETY: the column is of type uuid, as checked.
         self.get(index).map(|datum| unsafe { datum::uuid(datum) })
@@ -121,9 +122,9 @@ impl<'a> Row<'a> {
         self.get(index).map(|datum| unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) })
     }
 
-    /// A bytea column.
+    /// The bytes of a column of variable length: bytea, text, json, inet.
     pub(crate) fn bytes(&self, index: usize) -> Option<&'a [u8]> {
-        // SAFETY: the column is of type bytea, as checked; the row outlives the result.
+        // SAFETY: the column is of such a type, as checked; the row outlives the result.
         self.get(index).map(|datum| unsafe { datum::bytes(datum) })
     }
 

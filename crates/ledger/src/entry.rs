@@ -130,7 +130,7 @@ impl<'a> Entry<'a> {
     pub fn hash_with(&self, buffer: &mut Vec<u8>) -> Hash {
         buffer.clear();
         self.write_line(buffer);
-        Hash::of(buffer)
+        Hash::of_buffer(buffer)
     }
 
     /// Reads a line, given without a line feed at its end. Takes exactly what [`Entry::write_line`] writes, so that one entry has one line.
@@ -232,27 +232,12 @@ impl<'a> Entry<'a> {
     }
 
     fn check_members(&self, operation: Operation) -> Result<(), FormError> {
-        use Presence::{Any, No, Yes};
-        let (command, table, key, old, new) = match operation {
-            Operation::Insert => (Yes, Yes, Any, No, Yes),
-            Operation::Update => (Yes, Yes, Any, Yes, Yes),
-            Operation::Delete => (Yes, Yes, Any, Yes, No),
-            Operation::Baseline => (No, Yes, Any, No, Yes),
-            Operation::Truncate => (No, Yes, No, No, No),
-            Operation::Protect | Operation::Unprotect => (No, Yes, No, No, Yes),
-            Operation::Incarnation => (No, Any, No, No, Yes),
-            Operation::Key => (No, No, No, No, Yes),
-        };
-        for (member, rule, present) in [
-            ("command", command, self.command.is_some()),
-            ("table_oid", table, self.table.is_some()),
-            ("key", key, self.key.is_some()),
-            ("old", old, self.old.is_some()),
-            ("new", new, self.new.is_some()),
-        ] {
+        let present =
+            [self.command.is_some(), self.table.is_some(), self.key.is_some(), self.old.is_some(), self.new.is_some()];
+        for ((rule, present), member) in rules(operation).into_iter().zip(present).zip(MEMBERS) {
             match (rule, present) {
-                (Yes, false) => return Err(FormError::Missing(operation, member)),
-                (No, true) => return Err(FormError::Unexpected(operation, member)),
+                (Presence::Yes, false) => return Err(FormError::Missing(operation, member)),
+                (Presence::No, true) => return Err(FormError::Unexpected(operation, member)),
                 _ => {}
             }
         }
@@ -490,6 +475,33 @@ enum Presence {
     Yes,
     No,
     Any,
+}
+
+/// The members that an operation needs or cannot have.
+const MEMBERS: [&str; 5] = ["command", "table_oid", "key", "old", "new"];
+
+/// The rules for [`MEMBERS`].
+fn rules(operation: Operation) -> [Presence; 5] {
+    use Presence::{Any, No, Yes};
+    match operation {
+        Operation::Insert => [Yes, Yes, Any, No, Yes],
+        Operation::Update => [Yes, Yes, Any, Yes, Yes],
+        Operation::Delete => [Yes, Yes, Any, Yes, No],
+        Operation::Baseline => [No, Yes, Any, No, Yes],
+        Operation::Truncate => [No, Yes, No, No, No],
+        Operation::Protect | Operation::Unprotect => [No, Yes, No, No, Yes],
+        Operation::Incarnation => [No, Any, No, No, Yes],
+        Operation::Key => [No, No, No, No, Yes],
+    }
+}
+
+/// Whether an operation has the members that it needs, and none that it cannot have: command, table, key, old, new.
+pub(crate) fn is_complete(operation: Operation, present: [bool; 5]) -> bool {
+    rules(operation).into_iter().zip(present).all(|(rule, present)| match rule {
+        Presence::Yes => present,
+        Presence::No => !present,
+        Presence::Any => true,
+    })
 }
 
 fn check_columns(member: &'static str, text: &str) -> Result<(), FormError> {

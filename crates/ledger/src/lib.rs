@@ -11,6 +11,7 @@
 //! | [`entry`] | one entry and its line |
 //! | [`links`] | whether entries, in any order, make whole chains |
 //! | [`verify`] | content, form and links of a whole log in one pass |
+//! | [`raw`] | the same for most entries, quickly |
 //! | [`seal_verify`] | whether seals, tree and checkpoints fit the log |
 //! | [`leaf_sum`] | whether two readings of the log saw the same leaves |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
@@ -37,6 +38,7 @@ pub mod leaf_sum;
 pub mod links;
 pub mod note;
 pub mod proof;
+pub mod raw;
 pub mod reconcile;
 pub mod seal;
 pub mod seal_verify;
@@ -59,6 +61,7 @@ pub use proof::{
     BuildError, ConsistencyProof, HashReader, InclusionProof, ProofError, build_consistency_proof,
     build_inclusion_proof, verify_consistency, verify_inclusion,
 };
+pub use raw::{RawActor, RawEntry, RawTable, RawVerifier};
 pub use reconcile::{BucketTotal, Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
 pub use seal::{Seal, SealFormError, StoredSeal};
 pub use seal_verify::{

@@ -7,6 +7,7 @@ use crate::entry::{DecodeError, Entry};
 use crate::finding::{Finding, Kind};
 use crate::hash::Hash;
 use crate::links::{Head, Link, Links, Overlap, Stretch};
+use crate::raw::{RawEntry, RawVerifier};
 
 /// An entry and the hash that is stored with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub struct LogVerifier {
     links: Links,
     entries: u64,
     line: Vec<u8>,
+    raw: RawVerifier,
 }
 
 /// What was verified.
@@ -60,6 +62,16 @@ impl LogVerifier {
         self.entries += 1;
         let computed = stored.entry.hash_with(&mut self.line);
         self.place(&stored.entry, stored.hash, computed, sink);
+    }
+
+    /// Verifies one entry quickly, if it is right; see [`RawVerifier`]. `false` says that it was not looked at, and must be given to [`LogVerifier::entry`].
+    pub fn raw(&mut self, entry: &RawEntry<'_>, sink: &mut impl FnMut(Finding)) -> bool {
+        let is_right = self.raw.is_right(entry);
+        if is_right {
+            self.entries += 1;
+            self.links.add(&entry.link(), sink);
+        }
+        is_right
     }
 
     /// Tells of an entry one of whose fields holds no valid value, so that no line can be made of it: its content was changed. It keeps its place in its chain.
