@@ -74,6 +74,7 @@ extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    pg::sha256::install();
     pg::xact::register();
     pg::hooks::install();
     if pg::worker::is_preloading() {

@@ -17,7 +17,7 @@ use audit_ledger::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::history::{Landmark, Spans};
 use crate::log::{Entries, Log, Place};
 use crate::pg::parallel::{Member, Team};
@@ -84,6 +84,7 @@ pub(crate) fn read(
         reader.row(entries, row, sink)
     };
     if request.outlines { log.scan_outlines(&mut visit) } else { log.scan(&mut visit) }?;
+    reader.settle(sink)?;
     Ok(reader.into_reading())
 }
 
@@ -103,6 +104,7 @@ fn read_together(
 ) -> Result<Option<Reading>, Error> {
     let message = encode(request);
     let Some(mut team) = Team::launch(log.relation(), &message) else { return Ok(None) };
+    error::debug(format!("the log is read with {} parallel workers", team.workers()));
     let mut whole = Whole::new(request);
     let mut reader = Reader::new(objects, request)?;
     let mut rows = 0;
@@ -115,14 +117,14 @@ fn read_together(
         }
         step(rows);
         rows = 0;
-        whole.add(reader.message(&mut found, 0, false));
+        whole.add(reader.message(&mut found, 0, false)?);
         while let Some(message) = team.received() {
             whole.receive(&message, step);
         }
         Ok(if whole.failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     step(rows);
-    whole.add(reader.message(&mut found, 0, true));
+    whole.add(reader.message(&mut found, 0, true)?);
     while !whole.failed
         && let Some(message) = team.next()
     {
@@ -131,6 +133,9 @@ fn read_together(
     if whole.failed {
         // Ends the workers.
         drop(team);
+        error::debug(
+            "the parts of the log do not fit together, or have too many faults: it is read again by one process".into(),
+        );
         return Ok(None);
     }
     team.finish();
@@ -155,10 +160,10 @@ pub(crate) fn take_part(member: &Member<'_>) -> Result<(), Error> {
         if rows < STRIDE && found.len() < MAX_HELD {
             return Ok(ControlFlow::Continue(()));
         }
-        let listens = send(reader.message(&mut found, std::mem::take(&mut rows), false));
+        let listens = send(reader.message(&mut found, std::mem::take(&mut rows), false)?);
         Ok(if listens { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
-    send(reader.message(&mut found, rows, true));
+    send(reader.message(&mut found, rows, true)?);
     Ok(())
 }
 
@@ -258,10 +263,15 @@ impl<'a> Reader<'a> {
         Reading { verifier, leaves: leaves.map(Leaves::into_sum), sums, landmarks }
     }
 
+    fn settle(&mut self, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
+        settle(&mut self.verifier, &mut self.leaves, sink)
+    }
+
     /// What has come together since the last message; at the end, also what is only known then.
-    fn message(&mut self, found: &mut Vec<Finding>, rows: u64, end: bool) -> Message {
+    fn message(&mut self, found: &mut Vec<Finding>, rows: u64, end: bool) -> Result<Message, Error> {
+        self.settle(&mut |finding| found.push(finding))?;
         let Part { entries, stretches } = self.verifier.take();
-        Message {
+        Ok(Message {
             rows,
             entries,
             stretches: stretches.iter().map(SentStretch::send).collect(),
@@ -279,7 +289,7 @@ impl<'a> Reader<'a> {
                     })
                     .collect(),
             }),
-        }
+        })
     }
 }
 
@@ -323,11 +333,14 @@ pub(crate) fn verify_row(
     sink: &mut impl FnMut(Finding),
     each: Option<&mut dyn FnMut(&Stored<'_>)>,
 ) -> Result<(), Error> {
-    let quickly = entries.with_raw(row, |raw| verifier.raw(raw, sink).then(|| raw.link()));
-    if let Some(Some(Link { ledger, chain, seq, hash, .. })) = quickly {
-        if let Some(leaves) = leaves {
-            leaves.add(&ledger, chain, seq, &hash)?;
-        }
+    let mut result = Ok(());
+    let mut settled = |link: &Link| add_leaf(leaves, link, &mut result);
+    let taken = entries.with_raw(row, |raw| verifier.raw(raw, sink, &mut settled));
+    if taken.is_none() {
+        verifier.settle(sink, &mut settled);
+    }
+    result?;
+    if taken == Some(true) {
         if let Some(each) = each
             && let Ok(stored) = entries.read(row)
         {
@@ -354,6 +367,25 @@ pub(crate) fn verify_row(
         }
     }
     Ok(())
+}
+
+/// Settles what was read quickly: at the end, and before a part is handed out.
+pub(crate) fn settle(
+    verifier: &mut LogVerifier,
+    leaves: &mut Option<Leaves>,
+    sink: &mut impl FnMut(Finding),
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    verifier.settle(sink, &mut |link| add_leaf(leaves, link, &mut result));
+    result
+}
+
+fn add_leaf(leaves: &mut Option<Leaves>, link: &Link, result: &mut Result<(), Error>) {
+    if let Some(leaves) = leaves
+        && let Err(error) = leaves.add(&link.ledger, link.chain, link.seq, &link.hash)
+    {
+        *result = Err(error);
+    }
 }
 
 /// A row of the log without a valid place in any chain.

@@ -28,7 +28,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{TableScan, Visible};
 use crate::pg::session;
-use crate::reading::{self, take_apart, verify_row};
+use crate::reading::{self, settle, take_apart, verify_row};
 use crate::registry::{self, Objects};
 use crate::render::Table;
 use crate::verify_seals::{self, Held, Leaves, Start, Subject};
@@ -229,6 +229,7 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
             verify_row(&mut verifier, &mut leaves, entries, row, sink, None)
         })
     })?;
+    settle(&mut verifier, &mut leaves, sink)?;
     let summary = verifier.finish(sink);
     let mut outcome = Outcome {
         entries: summary.entries,

@@ -16,7 +16,7 @@ use audit_ledger::{
 };
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::log::Log;
 use crate::pg::relation::Lock;
 use crate::pg::scan::Visible;
@@ -131,13 +131,15 @@ pub(crate) struct Leaves {
     reached: HashMap<u32, u64>,
     /// The chain met last, as entries come in bursts, and how far it is sealed.
     last: (u32, u64),
+    /// An entry whose leaf is still to be computed: two take little more time than one.
+    waiting: Option<(u32, u64, Hash)>,
 }
 
 impl Leaves {
     /// `None` where that cannot be known, as a key is missing. `key` must be random, and the same for all who read a part of the log.
     pub(crate) fn new(objects: &Objects, ledger: Uuid, key: [u8; 16]) -> Result<Option<Leaves>, Error> {
         let seals = Seals::open(objects, Lock::AccessShare, ledger, Visible::Statement)?;
-        let leaves = Leaves { seals, sum: LeafSum::new(key), reached: HashMap::new(), last: (0, 0) };
+        let leaves = Leaves { seals, sum: LeafSum::new(key), reached: HashMap::new(), last: (0, 0), waiting: None };
         Ok(leaves.seals.have_keys().then_some(leaves))
     }
 
@@ -157,14 +159,25 @@ impl Leaves {
             };
             self.last = (chain, reached);
         }
-        if seq <= self.last.1 {
-            self.sum.add(chain, seq, &LeafHash::of_entry(hash));
+        if seq > self.last.1 {
+            return Ok(());
+        }
+        match self.waiting.take() {
+            None => self.waiting = Some((chain, seq, *hash)),
+            Some((other_chain, other_seq, other)) => {
+                let leaves = LeafHash::of_two_entries(&other, hash);
+                self.sum.add(other_chain, other_seq, &leaves[0]);
+                self.sum.add(chain, seq, &leaves[1]);
+            }
         }
         Ok(())
     }
 
     /// What has been added up.
-    pub(crate) fn into_sum(self) -> LeafSum {
+    pub(crate) fn into_sum(mut self) -> LeafSum {
+        if let Some((chain, seq, hash)) = self.waiting {
+            self.sum.add(chain, seq, &LeafHash::of_entry(&hash));
+        }
         self.sum
     }
 }
@@ -207,6 +220,7 @@ pub(crate) fn verify(
             return Ok(Some(summary));
         }
     }
+    error::debug("the sealed entries are read one by one".into());
     let mut sealed = SqlLog { log, tiles: &tiles, ledger, step };
     pass(subject, &tables, held, &mut sealed, sink).map(Some)
 }

@@ -22,6 +22,7 @@ pub(crate) mod scan;
 mod server;
 pub(crate) mod session;
 pub(crate) mod setting;
+pub(crate) mod sha256;
 pub(crate) mod shared;
 mod symbols;
 pub(crate) mod trigger;

@@ -123,6 +123,11 @@ impl<'a> Team<'a> {
         }
     }
 
+    /// How many workers still take part.
+    pub(crate) fn workers(&self) -> usize {
+        self.queues.len()
+    }
+
     /// The leader's share of the table.
     pub(crate) fn scan(&self) -> TableScan<'a> {
         // SAFETY: initialized in `launch` for this relation; lives as long as the context, hence longer than the caller's borrow of the team.

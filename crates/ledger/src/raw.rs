@@ -60,7 +60,10 @@ impl RawEntry<'_> {
 /// Recognizes entries that are right. Remembers parts of the lines of entries before.
 #[derive(Debug, Default)]
 pub struct RawVerifier {
-    line: Vec<u8>,
+    /// The lines of entries that wait to be judged: two are hashed in little more time than one.
+    lines: [Vec<u8>; 2],
+    links: [Option<Link>; 2],
+    waiting: usize,
     /// `{"v":1, ... "seq":"` of a ledger and chain.
     start: Known<(Uuid, u32)>,
     /// `,"op": ... "table_name":"..."`.
@@ -104,23 +107,47 @@ impl RawVerifier {
         RawVerifier::default()
     }
 
-    /// Whether the entry is right: the hash is that of its line, and it has the form of docs/format.md. `false` only says that this was not shown.
-    pub fn is_right(&mut self, entry: &RawEntry<'_>) -> bool {
+    /// Takes an entry that has the form of docs/format.md, until [`RawVerifier::judge`] is called; there is room for two. Of another, `None` says that this was not shown; else it gives how many wait now.
+    pub fn take(&mut self, entry: &RawEntry<'_>) -> Option<usize> {
         // The bounds are those of `Entry::check_form`.
         let in_range = |number: u64| number > 0 && number <= i64::MAX as u64;
         if entry.chain == 0 || entry.chain > i32::MAX as u32 || !in_range(entry.seq) || !in_range(entry.id) {
-            return false;
+            return None;
         }
-        let Some(operation) = self.write_line(entry) else { return false };
+        assert!(self.waiting < 2, "there is room for two");
+        let operation = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
-        Hash::of_buffer(&mut self.line) == entry.hash
-            && std::str::from_utf8(&self.line).is_ok()
-            && has_form(operation, entry)
+        if std::str::from_utf8(&self.lines[self.waiting]).is_err() || !has_form(operation, entry) {
+            return None;
+        }
+        self.links[self.waiting] = Some(entry.link());
+        self.waiting += 1;
+        Some(self.waiting)
+    }
+
+    /// Says of the entries that wait, in the order in which they came, whether the hash of each is that of its line: `Err` gives the line of one of which it is not.
+    pub fn judge(&mut self, mut each: impl FnMut(Result<&Link, (&Link, &str)>)) {
+        let [first, second] = &mut self.lines;
+        let hashes = match std::mem::take(&mut self.waiting) {
+            0 => return,
+            1 => [Some(Hash::of_buffer(first)), None],
+            _ => Hash::of_two_buffers(first, second).map(Some),
+        };
+        for ((link, line), hash) in self.links.iter().zip(&self.lines).zip(hashes) {
+            if let (Some(link), Some(hash)) = (link, hash) {
+                each(if link.hash == hash {
+                    Ok(link)
+                } else {
+                    Err((link, std::str::from_utf8(line).expect("looked at when it was taken")))
+                });
+            }
+        }
     }
 
     /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
     fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
-        let RawVerifier { line, start, subject, actor, context } = self;
+        let RawVerifier { lines, waiting, start, subject, actor, context, .. } = self;
+        let line = &mut lines[*waiting];
         line.clear();
         let place = (entry.ledger, entry.chain);
         if start.what != Some(place) {
@@ -408,6 +435,44 @@ mod tests {
         entry.hash_with(&mut Vec::new()) == hash && entry.check_form().is_ok()
     }
 
+    impl RawVerifier {
+        /// Whether the entry, which comes alone, is right.
+        fn is_right(&mut self, entry: &RawEntry<'_>) -> bool {
+            let mut right = false;
+            self.take(entry);
+            self.judge(|verdict| right = verdict.is_ok());
+            right
+        }
+    }
+
+    #[test]
+    fn two_entries_are_judged_in_their_order() {
+        let (first, mut second) = (entry(), entry());
+        second.id = 43;
+        let hashes = [&first, &second].map(|entry| entry.hash_with(&mut Vec::new()));
+        let mut lines = [String::new(), String::new()];
+        for (line, entry) in lines.iter_mut().zip([&first, &second]) {
+            let mut bytes = Vec::new();
+            entry.write_line(&mut bytes);
+            *line = String::from_utf8(bytes).unwrap();
+        }
+        let mut verifier = RawVerifier::new();
+        for given in [hashes, [hashes[0], Hash::GENESIS], [Hash::GENESIS, hashes[1]], [hashes[1], hashes[0]]] {
+            assert_eq!(verifier.take(&raw(&first, given[0])), Some(1));
+            assert_eq!(verifier.take(&raw(&second, given[1])), Some(2));
+            let mut verdicts = Vec::new();
+            verifier.judge(|verdict| {
+                verdicts.push(match verdict {
+                    Ok(link) => (link.id, None),
+                    Err((link, line)) => (link.id, Some(line.to_owned())),
+                });
+            });
+            let expected = |place: usize, id| (id, (given[place] != hashes[place]).then(|| lines[place].clone()));
+            assert_eq!(verdicts, [expected(0, 41), expected(1, 43)]);
+            verifier.judge(|_| panic!("nothing waits any more"));
+        }
+    }
+
     #[test]
     fn usual_entries_are_recognized() {
         let mut verifier = RawVerifier::new();
@@ -501,8 +566,8 @@ mod tests {
             change(&mut changed);
             // The hash of the very bytes.
             let operation = verifier.write_line(&changed);
-            changed.hash = Hash::of(&verifier.line);
-            assert!(operation.is_none() || verifier.line.windows(1).any(|byte| byte == bad || byte == b"\xc3"));
+            changed.hash = Hash::of(&verifier.lines[0]);
+            assert!(operation.is_none() || verifier.lines[0].windows(1).any(|byte| byte == bad || byte == b"\xc3"));
             assert!(!verifier.is_right(&changed));
         }
     }
@@ -576,7 +641,7 @@ mod tests {
                     prop_assert_eq!(entry.check_form(), Ok(()));
                     let mut line = Vec::new();
                     entry.write_line(&mut line);
-                    prop_assert_eq!(&verifier.line, &line);
+                    prop_assert_eq!(&verifier.lines[0], &line);
                 }
             }
         }

@@ -242,6 +242,8 @@ struct Tree {
     passed: usize,
     /// The stored tile from which leaves of missing entries are taken.
     stored: Option<(u64, Option<Vec<u8>>)>,
+    /// Leaves of a tile that is not whole yet: a whole one is appended in one go.
+    gathered: Vec<NodeHash>,
 }
 
 /// A checkpoint to be compared.
@@ -740,6 +742,7 @@ impl Tree {
             checkpoints: Vec::new(),
             passed: 0,
             stored: None,
+            gathered: Vec::new(),
         }
     }
 
@@ -763,12 +766,13 @@ impl Tree {
                 found = Some(seq);
                 return ControlFlow::Break(());
             }
-            self.leaf(hash.leaf());
+            self.gather(hash.leaf());
             self.entries += 1;
             next += 1;
             head = Some(hash);
             if next > batch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        self.append_gathered();
         if next > batch {
             return Ok(Read { next, hole: None, head });
         }
@@ -816,6 +820,44 @@ impl Tree {
         Ok(hashes.and_then(|hashes| hashes.as_chunks::<32>().0.get(place)).map(|hash| LeafHash::from(*hash)))
     }
 
+    /// Appends a leaf, now or when [`Tree::append_gathered`] is called.
+    fn gather(&mut self, leaf: LeafHash) {
+        if self.gathered.is_empty() && !self.is_before_tile() {
+            return self.leaf(leaf);
+        }
+        self.gathered.push(leaf.into());
+        if self.gathered.len() < usize::from(WIDTH) {
+            return;
+        }
+        let leaves = std::mem::replace(&mut self.gathered, Vec::with_capacity(usize::from(WIDTH)));
+        let whole = &mut self.whole;
+        if self.writer.append_tile(leaves, |tile| whole.push(tile)).is_err() {
+            self.broken = true;
+        } else {
+            self.pass_checkpoints_here();
+        }
+    }
+
+    /// Whether a tile begins here, within which no checkpoint has to be compared.
+    fn is_before_tile(&self) -> bool {
+        let size = self.writer.range().size().get();
+        let width = u64::from(WIDTH);
+        let next = self.checkpoints.get(self.passed).map_or(u64::MAX, |expected| expected.head.size.get());
+        !self.broken && size.is_multiple_of(width) && next.saturating_sub(size) >= width
+    }
+
+    fn append_gathered(&mut self) {
+        for leaf in std::mem::take(&mut self.gathered) {
+            self.leaf(LeafHash::from(*leaf.as_bytes()));
+        }
+    }
+
+    fn pass_checkpoints_here(&mut self) {
+        if self.checkpoints.get(self.passed).is_some_and(|expected| expected.head.size == self.writer.range().size()) {
+            self.pass_checkpoints();
+        }
+    }
+
     fn leaf(&mut self, leaf: LeafHash) {
         if self.broken {
             return;
@@ -825,9 +867,7 @@ impl Tree {
             self.broken = true;
             return;
         }
-        if self.checkpoints.get(self.passed).is_some_and(|expected| expected.head.size == self.writer.range().size()) {
-            self.pass_checkpoints();
-        }
+        self.pass_checkpoints_here();
     }
 
     /// Compares the checkpoints of the size that the tree has now.
