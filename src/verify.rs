@@ -576,6 +576,8 @@ struct Survey {
 
 impl Survey {
     fn of(objects: &Objects, mut landmarks: Vec<Landmark>, sink: &mut impl FnMut(Finding)) -> Result<Survey, Error> {
+        // Several readers give them in any order.
+        landmarks.sort_by_key(|landmark| (landmark.id, landmark.chain, landmark.seq));
         let ledger = match registry::ledger(objects, Visible::Statement)? {
             Some(ledger) => Some(ledger),
             None => lost_ledger(&landmarks, sink),

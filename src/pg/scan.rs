@@ -123,6 +123,7 @@ impl<'a> Row<'a> {
     }
 
     /// The bytes of a column of variable length: bytea, text, json, inet.
+    #[inline]
     pub(crate) fn bytes(&self, index: usize) -> Option<&'a [u8]> {
         // SAFETY: the column is of such a type, as checked; the row outlives the result.
         self.get(index).map(|datum| unsafe { datum::bytes(datum) })

@@ -359,8 +359,23 @@ impl Timestamp {
         self.0
     }
 
+    /// As [`Timestamp::write`], and quicker when the time before was of the same second.
+    pub(crate) fn write_near(&self, near: &mut NearTime, out: &mut Vec<u8>) {
+        let second = self.0.div_euclid(1_000_000);
+        if near.second == Some(second) {
+            put_fraction(&mut near.text, self.0.rem_euclid(1_000_000) as u64);
+        } else {
+            *near = NearTime { second: Some(second), text: self.text() };
+        }
+        out.extend_from_slice(&near.text);
+    }
+
     /// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
     pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.text());
+    }
+
+    fn text(&self) -> [u8; 27] {
         let (year, month, day) = civil_from_days(self.0.div_euclid(MICROS_PER_DAY));
         let micros = self.0.rem_euclid(MICROS_PER_DAY) as u64;
         let seconds = micros / 1_000_000;
@@ -372,11 +387,8 @@ impl Timestamp {
         put_pair(&mut text, 11, seconds / 3600);
         put_pair(&mut text, 14, seconds / 60 % 60);
         put_pair(&mut text, 17, seconds % 60);
-        let fraction = micros % 1_000_000;
-        put_pair(&mut text, 20, fraction / 10_000);
-        put_pair(&mut text, 22, fraction / 100);
-        put_pair(&mut text, 24, fraction);
-        out.extend_from_slice(&text);
+        put_fraction(&mut text, micros % 1_000_000);
+        text
     }
 }
 
@@ -695,6 +707,19 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     // A copy of fixed length is much cheaper than one of any.
     out.extend_from_slice(&digits);
     out.truncate(out.len() - digits.len() + count);
+}
+
+/// A time that was written, and what was written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NearTime {
+    second: Option<i64>,
+    text: [u8; 27],
+}
+
+fn put_fraction(text: &mut [u8; 27], micros: u64) {
+    put_pair(text, 20, micros / 10_000);
+    put_pair(text, 22, micros / 100);
+    put_pair(text, 24, micros);
 }
 
 /// Writes the last two digits of a number.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use crate::entry::{Operation, Timestamp, is_complete, push_decimal};
+use crate::entry::{NearTime, Operation, Timestamp, is_complete, push_decimal};
 use crate::hash::Hash;
 use crate::json;
 use crate::links::Link;
@@ -66,12 +66,52 @@ pub struct RawVerifier {
     waiting: usize,
     /// `{"v":1, ... "seq":"` of a ledger and chain.
     start: Known<(Uuid, u32)>,
+    seq: Number,
+    id: Number,
+    at: NearTime,
+    xid: Number,
     /// `,"op": ... "table_name":"..."`.
     subject: Known<Subject>,
     /// `,"login_name": ... "client_addr":"..."`.
     actor: Known<[Option<Vec<u8>>; 5]>,
     /// A context that has the right form.
     context: Option<Vec<u8>>,
+}
+
+/// A number and its decimal digits, from the left. Most numbers are that of the entry before, or the one behind it.
+#[derive(Debug)]
+struct Number {
+    value: u64,
+    // u64::MAX has 20 digits.
+    digits: [u8; 20],
+    count: usize,
+}
+
+impl Default for Number {
+    fn default() -> Number {
+        Number { value: 0, digits: [b'0'; 20], count: 1 }
+    }
+}
+
+impl Number {
+    fn write(&mut self, out: &mut Vec<u8>, value: u64) {
+        let last = &mut self.digits[self.count - 1];
+        if self.value.checked_add(1) == Some(value) && *last < b'9' {
+            *last += 1;
+        } else if self.value != value {
+            let start = out.len();
+            push_decimal(out, value);
+            self.count = out.len() - start;
+            self.digits[..self.count].copy_from_slice(&out[start..]);
+            self.value = value;
+            return;
+        }
+        self.value = value;
+        // A copy of fixed length is much cheaper than one of any.
+        let end = out.len() + self.count;
+        out.extend_from_slice(&self.digits);
+        out.truncate(end);
+    }
 }
 
 /// A piece of a line, and what it says.
@@ -117,7 +157,9 @@ impl RawVerifier {
         assert!(self.waiting < 2, "there is room for two");
         let operation = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
-        if std::str::from_utf8(&self.lines[self.waiting]).is_err() || !has_form(operation, entry) {
+        let line = &self.lines[self.waiting];
+        let is_text = line.is_ascii() || std::str::from_utf8(line).is_ok();
+        if !is_text || !has_form(operation, entry) {
             return None;
         }
         self.links[self.waiting] = Some(entry.link());
@@ -146,7 +188,7 @@ impl RawVerifier {
 
     /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
     fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
-        let RawVerifier { lines, waiting, start, subject, actor, context, .. } = self;
+        let RawVerifier { lines, waiting, start, seq, id, at, xid, subject, actor, context, .. } = self;
         let line = &mut lines[*waiting];
         line.clear();
         let place = (entry.ledger, entry.chain);
@@ -160,15 +202,15 @@ impl RawVerifier {
             start.text.extend_from_slice(b",\"seq\":\"");
         }
         line.extend_from_slice(&start.text);
-        push_decimal(line, entry.seq);
+        seq.write(line, entry.seq);
         line.extend_from_slice(b"\",\"prev\":\"");
         entry.prev.write(line);
         line.extend_from_slice(b"\",\"id\":\"");
-        push_decimal(line, entry.id);
+        id.write(line, entry.id);
         line.extend_from_slice(b"\",\"at\":\"");
-        entry.at.write(line);
+        entry.at.write_near(at, line);
         line.extend_from_slice(b"\",\"xid\":\"");
-        push_decimal(line, entry.xid);
+        xid.write(line, entry.xid);
         line.push(b'"');
         if let Some(command) = entry.command {
             line.extend_from_slice(b",\"command\":");
@@ -442,6 +484,27 @@ mod tests {
             self.take(entry);
             self.judge(|verdict| right = verdict.is_ok());
             right
+        }
+    }
+
+    #[test]
+    fn numbers_and_times_are_written_whatever_came_before() {
+        let (mut number, mut near) = (Number::default(), NearTime::default());
+        let numbers = [0, 0, 1, 2, 8, 9, 10, 11, 19, 20, 99, 100, 5, u64::MAX - 1, u64::MAX, 0, u64::MAX, 1];
+        for value in numbers {
+            let mut out = b"x".to_vec();
+            number.write(&mut out, value);
+            assert_eq!(out, format!("x{value}").as_bytes());
+        }
+        for micros in [0, 1, 999_999, 1_000_000, 999_999, -1, -1_000_000, -1_000_001, 0, 1_763_778_600_000_001] {
+            let (time, mut out) = (Timestamp::new(micros).unwrap(), Vec::new());
+            time.write_near(&mut near, &mut out);
+            assert_eq!(out, time.to_string().as_bytes());
+        }
+        for micros in [Timestamp::MIN, Timestamp::MAX, Timestamp::MIN] {
+            let mut out = Vec::new();
+            micros.write_near(&mut near, &mut out);
+            assert_eq!(out, micros.to_string().as_bytes());
         }
     }
 
