@@ -444,9 +444,12 @@ struct Message {
 #[derive(Serialize, Deserialize)]
 struct End {
     leaves: Option<(u128, u64)>,
-    /// Table, rows, and of each bucket place, sum and weight.
-    sums: Vec<(usize, i64, Vec<(usize, u128, u64)>)>,
+    /// Table, rows, and its buckets.
+    sums: Vec<(usize, i64, Vec<SentTotal>)>,
 }
+
+/// Place, sum and weight of a bucket.
+type SentTotal = (usize, u128, u64);
 
 /// Ledger and chain; of the first entry seq, prev, id and time; of the last seq, hash, id and time.
 #[derive(Serialize, Deserialize)]

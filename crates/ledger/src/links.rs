@@ -469,7 +469,7 @@ mod tests {
             state.add(link, &mut |finding| findings.push(finding));
         }
         let heads = state.finish(&mut |finding| findings.push(finding));
-        findings.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind));
+        findings.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind, finding.detail.clone()));
         (findings, heads)
     }
 
@@ -815,7 +815,7 @@ mod tests {
                 return Ok(());
             }
             let heads = parts.finish(&mut |finding| found.push(finding));
-            found.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind));
+            found.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind, finding.detail.clone()));
             prop_assert_eq!((found, heads), verify(&whole));
         }
     }
