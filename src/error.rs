@@ -476,6 +476,11 @@ pub(crate) fn log(message: String, detail: Option<String>) {
     .report(PgLogLevel::LOG);
 }
 
+/// Tells whoever asks for it how a function goes about its work.
+pub(crate) fn debug(message: String) {
+    ErrorReport::new(ERRCODE_SUCCESSFUL_COMPLETION, message, "audit").report(PgLogLevel::DEBUG1);
+}
+
 /// Tells the client how far a long-running function is.
 pub(crate) fn notice(message: String) {
     ErrorReport::new(ERRCODE_SUCCESSFUL_COMPLETION, message, "audit").report(PgLogLevel::NOTICE);

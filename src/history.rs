@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use audit_ledger::Operation;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::protect::{IncarnationDetails, ProtectDetails};
@@ -43,10 +44,22 @@ impl Protected {
 }
 
 /// Entries of one object id, of a span of ids, that tell of the present rows of a table.
+#[derive(Clone, Serialize, Deserialize)]
 struct Span {
     after: i64,
     until: i64,
     table: usize,
+}
+
+/// Which entries tell of the present rows of which table.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Spans(HashMap<u32, Vec<Span>>);
+
+impl Spans {
+    /// The table of whose present rows an entry tells.
+    pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
+        self.0.get(&table_oid)?.iter().find(|span| span.after < id && id < span.until).map(|span| span.table)
+    }
 }
 
 /// The ledger went on in another database, on another server or timeline, or from an earlier state of itself: an INCARNATION entry.
@@ -63,7 +76,7 @@ pub(crate) struct History {
     pub(crate) tables: Vec<Protected>,
     /// In the order of their ids.
     pub(crate) resumptions: Vec<Resumption>,
-    spans: HashMap<u32, Vec<Span>>,
+    pub(crate) spans: Spans,
 }
 
 impl History {
@@ -111,7 +124,7 @@ impl History {
                     let Some(details) = details else { continue };
                     let mut next = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
-                        history.spans.entry(oid).or_default().push(Span { after, until: landmark.id, table });
+                        history.spans.0.entry(oid).or_default().push(Span { after, until: landmark.id, table });
                         let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
                         history.tables[table].table_oid = oid;
                         next.insert(oid, (table, landmark.id));
@@ -122,20 +135,15 @@ impl History {
             }
         }
         for (oid, (table, after)) in current {
-            history.spans.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
+            history.spans.0.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
         }
         history.keep(&alive);
         history
     }
 
-    /// The table of whose present rows an entry tells.
-    pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
-        self.spans.get(&table_oid)?.iter().find(|span| span.after < id && id < span.until).map(|span| span.table)
-    }
-
     /// A table was emptied: what earlier spans say of it counts no more.
     fn forget(&mut self, table: usize) {
-        for spans in self.spans.values_mut() {
+        for spans in self.spans.0.values_mut() {
             spans.retain(|span| span.table != table);
         }
     }
@@ -153,7 +161,7 @@ impl History {
             index += 1;
             alive[index - 1]
         });
-        for spans in self.spans.values_mut() {
+        for spans in self.spans.0.values_mut() {
             spans.retain_mut(|span| match place[span.table] {
                 Some(table) => {
                     span.table = table;

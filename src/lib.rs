@@ -19,6 +19,7 @@
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
 //! | `verify` | the log against itself, the tables against the log |
+//! | `reading` | the log read once, by one process or several |
 //! | `verify_seals` | seals, tree and checkpoints against the log |
 //! | `incarnation` | what must be said before the ledger goes on |
 //! | `checkpoint` | the newest seal as a signed text, and the file it is kept in |
@@ -46,6 +47,7 @@ mod pending;
 mod pg;
 mod proof;
 mod protect;
+mod reading;
 mod registry;
 mod render;
 mod seal;
@@ -72,6 +74,7 @@ extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    pg::sha256::install();
     pg::xact::register();
     pg::hooks::install();
     if pg::worker::is_preloading() {

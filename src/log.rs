@@ -3,9 +3,9 @@
 use std::borrow::{Borrow, Cow};
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
-use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
+use audit_ledger::{Actor, Entry, Hash, Link, Operation, RawEntry, RawTable, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
 
@@ -72,6 +72,9 @@ const TYPES: [pg_sys::Oid; column::COUNT] = [
     pg_sys::BYTEAOID,
     pg_sys::BYTEAOID,
 ];
+
+/// How many columns [`Entries::outline`] and [`Entries::details`] need.
+const OUTLINE: usize = column::NEW + 1;
 
 /// The last entry of a chain, as far as the next one needs it.
 #[derive(Clone, Copy)]
@@ -206,6 +209,11 @@ impl Log {
         Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
     }
 
+    /// The table itself.
+    pub(crate) fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
     /// Object id of the table.
     pub(crate) fn oid(&self) -> pg_sys::Oid {
         self.relation.oid()
@@ -269,11 +277,33 @@ impl Log {
         columns: usize,
         mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.scan_with(TableScan::new(&self.relation, Visible::Statement), columns, |entries, row| {
+            visit(entries, row).map(ControlFlow::Continue)
+        })
+    }
+
+    /// As [`Log::scan`] or [`Log::scan_outlines`] for one of several who share a scan of this table. Ends when `visit` says so.
+    pub(crate) fn scan_share(
+        &self,
+        scan: TableScan<'_>,
+        outlines: bool,
+        visit: impl FnMut(&Entries, &Row<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        self.scan_with(scan, if outlines { OUTLINE } else { column::COUNT }, visit)
+    }
+
+    fn scan_with(
+        &self,
+        mut scan: TableScan<'_>,
+        columns: usize,
+        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let mut scan = TableScan::new(&self.relation, Visible::Statement);
         while let Some(row) = scan.next(columns) {
-            scratch.within(|| visit(&entries, &row))?;
+            if scratch.within(|| visit(&entries, &row))?.is_break() {
+                break;
+            }
             scratch.reset();
         }
         Ok(())
@@ -284,7 +314,7 @@ impl Log {
         &self,
         visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.scan_columns(column::NEW + 1, visit)
+        self.scan_columns(OUTLINE, visit)
     }
 
     /// Visits the entries of a ledger in the order of chain and seq.
@@ -466,6 +496,8 @@ fn read_head(row: &Row<'_>) -> Result<Head, String> {
 /// Reads rows of the table as entries.
 pub(crate) struct Entries {
     inet: Output,
+    /// The client of the entry read last: the value as stored, and its text. Most entries have that of the one before.
+    client: RefCell<(Vec<u8>, String)>,
     _home: Scratch,
 }
 
@@ -489,7 +521,7 @@ pub(crate) struct Details {
 impl Entries {
     fn new() -> Entries {
         let home = Scratch::new();
-        Entries { inet: Output::of_type(pg_sys::INETOID, &home), _home: home }
+        Entries { inet: Output::of_type(pg_sys::INETOID, &home), client: RefCell::default(), _home: home }
     }
 
     /// For a trigger on the table itself.
@@ -533,6 +565,56 @@ impl Entries {
             row.int8(column::ID).unwrap_or(0),
             row.oid(column::TABLE_OID).map_or(0, |oid| oid.to_u32()),
         )
+    }
+
+    /// Whether the row says that it tells of a change of one row.
+    pub(crate) fn is_row_change(&self, row: &Row<'_>) -> bool {
+        matches!(row.bytes(column::OP), Some(b"INSERT" | b"UPDATE" | b"DELETE" | b"BASELINE"))
+    }
+
+    /// Shows the row as an entry of which texts were not looked at; `None` when a column cannot be one's.
+    pub(crate) fn with_raw<R>(&self, row: &Row<'_>, look: impl FnOnce(&RawEntry<'_>) -> R) -> Option<R> {
+        let number = |index: usize| row.int8(index).and_then(|value| u64::try_from(value).ok());
+        let hash = |index: usize| row.bytes(index).and_then(|bytes| Hash::try_from(bytes).ok());
+        let mut client = self.client.borrow_mut();
+        let (stored, text) = &mut *client;
+        let client = match row.bytes(column::CLIENT_ADDR) {
+            None => None,
+            Some(value) => {
+                if stored != value {
+                    *text = row.output(column::CLIENT_ADDR, &self.inet)?.into_owned();
+                    *stored = value.to_vec();
+                }
+                Some(text.as_bytes())
+            }
+        };
+        Some(look(&RawEntry {
+            ledger: row.uuid(column::LEDGER)?,
+            chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok())?,
+            seq: number(column::SEQ)?,
+            prev: hash(column::PREV)?,
+            id: number(column::ID)?,
+            at: row.int8(column::AT).and_then(session::to_timestamp)?,
+            xid: row.int8(column::XID)? as u64,
+            command: row.int8(column::COMMAND).map(u32::try_from).transpose().ok()?,
+            operation: row.bytes(column::OP)?,
+            table: match (row.oid(column::TABLE_OID), row.bytes(column::TABLE_SCHEMA), row.bytes(column::TABLE_NAME)) {
+                (Some(oid), Some(schema), Some(name)) => Some(RawTable { oid: oid.to_u32(), schema, name }),
+                _ => None,
+            },
+            key: row.bytes(column::KEY),
+            old: row.bytes(column::OLD),
+            new: row.bytes(column::NEW),
+            actor: [
+                row.bytes(column::LOGIN_NAME),
+                row.bytes(column::SESSION_NAME),
+                row.bytes(column::USER_NAME),
+                row.bytes(column::APPLICATION_NAME),
+                client,
+            ],
+            context: row.bytes(column::CONTEXT),
+            hash: hash(column::HASH)?,
+        }))
     }
 
     /// What a row says that is no row change; `None` when it has no valid place.

@@ -8,6 +8,7 @@ use pgrx::{pg_sys, varlena};
 ///
 /// # Safety
 /// `datum` is a non-null value of a variable-length type; the result is not used after its tuple or memory context is gone.
+#[inline]
 pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the caller vouches for the type; the detoasted value has a valid header.
     unsafe {

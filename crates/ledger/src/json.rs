@@ -420,7 +420,7 @@ static ESCAPES: [u8; 256] = {
 
 /// The place of the first byte that is written as an escape. Strings are looked at several times for each entry, so eight bytes at a time.
 #[inline]
-fn first_special(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn first_special(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let (words, rest) = bytes.as_chunks::<8>();
