@@ -331,7 +331,12 @@ fn running_out_of_memory_ends_a_statement_and_no_backend() {
                     let error = error.as_db_error().unwrap_or_else(|| {
                         panic!("the backend has ended with {megabytes} MB: {error}\n{}", cluster.server_log())
                     });
-                    assert_eq!(error.code().code(), "53200", "{error:?}");
+                    assert_eq!(
+                        error.code().code(),
+                        "53200",
+                        "with {megabytes} MB: {error:?}\n{}",
+                        &change[..80.min(change.len())]
+                    );
                     failed += 1;
                 }
             }
