@@ -327,6 +327,17 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("programs print UTF-8")
     }
 
+    /// Gives the stopped server commands in single-user mode, one a line, and returns what it printed.
+    #[track_caller]
+    pub fn single_user(&self, database: &str, commands: &str) -> String {
+        let mut command = as_server(&self.bindir.join("postgres"));
+        command.arg("--single").arg("-D").arg(self.data()).arg(database);
+        let output = feed(&mut command, commands.as_bytes());
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "postgres --single: {said}");
+        said
+    }
+
     /// Sets the soft limit of a resource of a process of this server and of those that it starts from then on, as `fsize` or `as`; "unlimited" takes it away.
     #[track_caller]
     pub fn limit(&self, pid: u32, resource: &str, value: &str) {

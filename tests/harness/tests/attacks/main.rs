@@ -11,6 +11,7 @@ mod dml;
 mod escalation;
 mod identity;
 mod log;
+mod protection_off;
 mod rendering;
 mod seals;
 mod verify;
