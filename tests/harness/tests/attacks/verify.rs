@@ -123,3 +123,17 @@ fn open_transactions_are_no_alarm_for_anybody() {
     writer.run("COMMIT");
     scene.assert_clean();
 }
+
+/// To a snapshot from before, a table that was truncated or rewritten since is empty: so it is for every reader (documentation of PostgreSQL, caveats of MVCC).
+#[test]
+fn a_truncation_behind_an_old_snapshot_is_an_alarm_that_passes() {
+    let scene = Scene::account();
+    let mut old = scene.database.connect();
+    old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM audit.log");
+    run_all(&mut scene.database.connect_as(APP), &["TRUNCATE account"]);
+    assert_eq!(old.number("SELECT count(*) FROM account"), 0, "PostgreSQL shows the rows after all");
+    let found = audit_tests::findings(&mut old);
+    assert!(found.iter().all(|finding| finding.kind == "table"), "{found:?}");
+    old.run("COMMIT");
+    audit_tests::assert_clean(&mut old);
+}
