@@ -102,13 +102,13 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
         let mut faults = Vec::new();
         check_registration(table, oid, registration, &mut |fault| faults.push(fault));
         check_table(objects, table, oid, registration, &mut |fault| faults.push(fault));
-        if !faults.is_empty() && !has_moved_on(objects, oid, registration)? {
+        if !faults.is_empty() && !has_moved_on(objects, oid, &registrations)? {
             faults.into_iter().for_each(&mut *sink);
         }
     }
     for oid in &covered {
         for child in uncovered_children(*oid, &covered) {
-            if !has_moved_on(objects, child, None)? {
+            if !has_moved_on(objects, child, &registrations)? {
                 sink(uncovered(child, *oid));
             }
         }
@@ -272,9 +272,9 @@ fn check_table(
 }
 
 /// Whether a table was protected, unprotected or given other columns since the snapshot of this verification: the catalogs show what is, the log what was then.
-fn has_moved_on(objects: &Objects, oid: pg_sys::Oid, then: Option<&Registration>) -> Result<bool, Error> {
-    let now = registry::find(objects, oid)?;
-    Ok(now.map(|now| now.protect_id) != then.map(|then| then.protect_id))
+fn has_moved_on(objects: &Objects, oid: pg_sys::Oid, then: &[Registration]) -> Result<bool, Error> {
+    let then = then.iter().find(|registration| registration.relation == oid).map(|then| then.protect_id);
+    Ok(registry::find(objects, oid)?.map(|now| now.protect_id) != then)
 }
 
 /// Partitions and children of a protected table that are not protected.
