@@ -18,6 +18,7 @@ pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod relation;
+pub(crate) mod reserve;
 pub(crate) mod scan;
 mod server;
 pub(crate) mod session;

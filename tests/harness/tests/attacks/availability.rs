@@ -305,7 +305,7 @@ fn running_out_of_memory_ends_a_statement_and_no_backend() {
     let mut s = database.connect();
     s.run("CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER COLUMN v SET STORAGE EXTERNAL; SELECT audit.protect('t'); INSERT INTO t VALUES (0, 'x')");
     let (mut failed, mut recorded) = (0, 0);
-    for megabytes in (16..=320).step_by(16) {
+    for megabytes in (0..16).chain((16..=320).step_by(16)) {
         let mut writer = database.connect();
         // What is loaded once is loaded.
         writer.run("UPDATE t SET v = v || 'x' WHERE id = 0");
