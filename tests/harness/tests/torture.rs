@@ -296,9 +296,9 @@ fn judge(config: &Config, stop: &AtomicBool, verdicts: &AtomicU64) {
     }
 }
 
-/// The log holds exactly what the journal says, the tables as well, and all is well in the eyes of the extension.
+/// The log holds exactly what the journal says.
 #[track_caller]
-fn assert_nothing_is_missing(s: &mut Session) {
+fn assert_the_log_is_what_was_noted(s: &mut Session) {
     const LOGGED: &str = "SELECT op, table_name, coalesce(key ->> 'id', new ->> 'id', old ->> 'id', '0')::int, coalesce(new ->> 'v', '') FROM audit.log
         WHERE op IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') AND table_name <> 'extra'";
     const NOTED: &str = "SELECT op, tab, id, v FROM journal";
@@ -306,6 +306,12 @@ fn assert_nothing_is_missing(s: &mut Session) {
     assert!(missing.is_empty(), "committed, but not in the log: {missing:?}");
     let unheard = s.rows(&format!("{LOGGED} EXCEPT ALL {NOTED} LIMIT 20"));
     assert!(unheard.is_empty(), "in the log, but never committed: {unheard:?}");
+}
+
+/// Log and tables hold exactly what the journal says, and all is well in the eyes of the extension.
+#[track_caller]
+fn assert_nothing_is_missing(s: &mut Session) {
+    assert_the_log_is_what_was_noted(s);
     for table in ["plain", "hot", "part_0", "part_1", "part_2", "parent", "child"] {
         let live = format!("SELECT id, v FROM {table}");
         let noted = format!(
@@ -385,8 +391,8 @@ fn after_any_disaster_the_log_holds_exactly_what_was_committed() {
         }
         cluster.start();
         let mut s = patient(&cluster, &name);
-        // What was prepared is as committed as before.
-        assert_nothing_is_missing(&mut s);
+        // What was prepared may still hold a lock on a table, but none on log and journal.
+        assert_the_log_is_what_was_noted(&mut s);
         let mut rng = Rng::new(seed_of(700));
         for gid in s.column("SELECT gid FROM pg_prepared_xacts") {
             let how = if rng.chance(50) { "COMMIT" } else { "ROLLBACK" };

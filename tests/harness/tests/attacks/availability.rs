@@ -188,12 +188,12 @@ fn cancelled_statements_leave_neither_changes_nor_entries() {
     let big = "INSERT INTO other SELECT n, repeat('x', 100) FROM generate_series(1000, 200000) AS n";
     for timeout in [5, 20, 60, 150] {
         let set = format!("SET statement_timeout = {timeout}");
-        scene.attack(APP, &[&set, big]).is_refused();
+        scene.attack(APP, &[&set, big]).assert_refused();
         scene
             .attack(APP, &["BEGIN", &set, "SAVEPOINT a", big, "ROLLBACK TO a", "RESET statement_timeout", "COMMIT"])
-            .is_refused();
+            .assert_refused();
     }
-    scene.attack(APP, &["UPDATE account SET balance = 0 WHERE id = 1"]).is_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["UPDATE account SET balance = 0 WHERE id = 1"]).assert_recorded(&["UPDATE account"]);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn the_extension_protects_neither_itself_nor_the_system() {
     ] {
         attempts.push(format!("SELECT audit.protect('{table}')"));
     }
-    scene.attack(SUPERUSER, &attempts.iter().map(String::as_str).collect::<Vec<_>>()).is_refused();
+    scene.attack(SUPERUSER, &attempts.iter().map(String::as_str).collect::<Vec<_>>()).assert_refused();
 }
 
 /// Old transaction ids are frozen as the log grows: it is only ever inserted into.
@@ -232,10 +232,10 @@ fn the_log_is_frozen_as_it_grows() {
                 "REINDEX TABLE audit.log",
             ],
         )
-        .is_refused();
+        .assert_refused();
     assert!(scene.witness.holds("SELECT age(relfrozenxid) < 100 FROM pg_class WHERE oid = 'audit.log'::regclass"));
     // Who changes nothing adds nothing, however often.
-    scene.attack(APP, &["UPDATE account SET balance = balance", "UPDATE account SET owner = owner"]).is_refused();
+    scene.attack(APP, &["UPDATE account SET balance = balance", "UPDATE account SET owner = owner"]).assert_refused();
 }
 
 /// A full disk, as a limit of the size of files that the server and all new backends get: the log cannot grow any more, and a file of the write-ahead log still fits.

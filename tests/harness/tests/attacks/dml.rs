@@ -11,7 +11,7 @@ fn rows_copied_in_frozen_are_recorded() {
                 "BEGIN; TRUNCATE account;\nCOPY account FROM STDIN WITH (FREEZE);\n7\teve\t1000000\n8\teve\t1\n\\.\nCOMMIT;",
             );
         })
-        .is_recorded(&["TRUNCATE account", "INSERT account", "INSERT account"]);
+        .assert_recorded(&["TRUNCATE account", "INSERT account", "INSERT account"]);
 }
 
 #[test]
@@ -27,8 +27,8 @@ fn gaps_of_what_was_rolled_back_hide_nothing_and_alarm_nobody() {
                 "INSERT INTO account SELECT 1 FROM generate_series(1, 3)",
             ],
         )
-        .is_refused();
-    scene.attack(APP, &["DELETE FROM account WHERE id = 2"]).is_recorded(&["DELETE account"]);
+        .assert_refused();
+    scene.attack(APP, &["DELETE FROM account WHERE id = 2"]).assert_recorded(&["DELETE account"]);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn deferring_constraints_does_not_put_off_the_recording() {
             APP,
             &["BEGIN", "SET CONSTRAINTS ALL DEFERRED", "UPDATE account SET balance = 1 WHERE id = 1", "COMMIT"],
         )
-        .is_recorded(&["UPDATE account"]);
+        .assert_recorded(&["UPDATE account"]);
 }
 
 /// Text of 1 GB cannot be recorded and so not be written; the row that is there stays as it is. Short of that everything goes.
@@ -64,7 +64,7 @@ fn null_bitmaps_and_wide_rows_lose_no_column() {
             APP,
             &["UPDATE wide SET c449 = 'x'", "UPDATE wide SET c449 = NULL, c1 = ''", "UPDATE wide SET c450 = NULL"],
         )
-        .is_recorded(&["UPDATE wide", "UPDATE wide", "UPDATE wide"]);
+        .assert_recorded(&["UPDATE wide", "UPDATE wide", "UPDATE wide"]);
     assert_eq!(
         scene.witness.column("SELECT concat_ws(' ', old, new) FROM audit.log WHERE op = 'UPDATE' ORDER BY id"),
         [
@@ -84,8 +84,8 @@ fn contents_of_large_objects_are_out_of_reach() {
          CREATE VIEW reading AS SELECT id, lo_get(body) FROM doc",
         &["public.doc", "public.reading"],
     );
-    scene.attack(SUPERUSER, &["SELECT lo_put(body, 0, 'forged') FROM doc"]).is_out_of_reach();
-    scene.attack(SUPERUSER, &["UPDATE doc SET body = lo_from_bytea(0, 'other')"]).is_recorded(&["UPDATE doc"]);
+    scene.attack(SUPERUSER, &["SELECT lo_put(body, 0, 'forged') FROM doc"]).assert_out_of_reach();
+    scene.attack(SUPERUSER, &["UPDATE doc SET body = lo_from_bytea(0, 'other')"]).assert_recorded(&["UPDATE doc"]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_can_change_elsewhere_is_never_taken_for_protected() {
         "CREATE UNLOGGED TABLE child () INHERITS (parent)",
         "ALTER TABLE far INHERIT parent",
     ];
-    scene.attack(SUPERUSER, &attempts).is_refused();
+    scene.attack(SUPERUSER, &attempts).assert_refused();
 }
 
 /// A partition is written directly, moved away from, and emptied by itself.
@@ -127,14 +127,14 @@ fn no_side_door_of_a_partition_is_open() {
          ALTER TABLE p_b OWNER TO attacks_owner; SELECT audit.protect('p')",
         &["public.p"],
     );
-    scene.attack(OWNER, &["INSERT INTO p_a VALUES (3, 'a')"]).is_recorded(&["INSERT p_a"]);
-    scene.attack(OWNER, &["UPDATE p SET k = 'b' WHERE id = 3"]).is_recorded(&["DELETE p_a", "INSERT p_b"]);
-    scene.attack(OWNER, &["TRUNCATE p_b"]).is_recorded(&["TRUNCATE p_b"]);
-    scene.attack(OWNER, &["TRUNCATE ONLY p", "TRUNCATE p_a, p_b"]).is_recorded(&["TRUNCATE p_a", "TRUNCATE p_b"]);
+    scene.attack(OWNER, &["INSERT INTO p_a VALUES (3, 'a')"]).assert_recorded(&["INSERT p_a"]);
+    scene.attack(OWNER, &["UPDATE p SET k = 'b' WHERE id = 3"]).assert_recorded(&["DELETE p_a", "INSERT p_b"]);
+    scene.attack(OWNER, &["TRUNCATE p_b"]).assert_recorded(&["TRUNCATE p_b"]);
+    scene.attack(OWNER, &["TRUNCATE ONLY p", "TRUNCATE p_a, p_b"]).assert_recorded(&["TRUNCATE p_a", "TRUNCATE p_b"]);
     scene
         .attack(
             OWNER,
             &["CREATE TABLE p_c PARTITION OF p FOR VALUES IN ('c')", "INSERT INTO p_c VALUES (4, 'c')", "TRUNCATE p_c"],
         )
-        .is_recorded(&["PROTECT p_c", "INSERT p_c", "TRUNCATE p_c"]);
+        .assert_recorded(&["PROTECT p_c", "INSERT p_c", "TRUNCATE p_c"]);
 }

@@ -18,10 +18,12 @@ fn decoys_under_our_names_are_never_taken_for_our_triggers() {
         ],
     );
     // It cannot be protected until they are gone, and says so; it is not "protected" by them.
-    scene.attack(SUPERUSER, &["SELECT audit.protect('t')"]).is_refused();
+    scene.attack(SUPERUSER, &["SELECT audit.protect('t')"]).assert_refused();
     assert_eq!(scene.witness.number("SELECT count(*) FROM audit.registry"), 0);
-    scene.attack(SUPERUSER, &["DROP TRIGGER audit_row ON t", "SELECT audit.protect('t')"]).is_recorded(&["PROTECT t"]);
-    scene.attack(OWNER, &["INSERT INTO t VALUES (1)"]).is_recorded(&["INSERT t"]);
+    scene
+        .attack(SUPERUSER, &["DROP TRIGGER audit_row ON t", "SELECT audit.protect('t')"])
+        .assert_recorded(&["PROTECT t"]);
+    scene.attack(OWNER, &["INSERT INTO t VALUES (1)"]).assert_recorded(&["INSERT t"]);
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn no_setting_is_a_way_around() {
         for value in values {
             changes += 1;
             let change = format!("UPDATE account SET balance = {changes} WHERE id = 2");
-            scene.attack(APP, &[&format!("SET {name} = '{value}'"), &change]).is_recorded(&["UPDATE account"]);
+            scene.attack(APP, &[&format!("SET {name} = '{value}'"), &change]).assert_recorded(&["UPDATE account"]);
         }
     }
     // In a session that knows the names, too
@@ -177,7 +179,7 @@ fn nothing_that_hangs_on_a_table_runs_with_the_rights_of_the_auditor() {
     s.run("SELECT * FROM audit.verify(); SELECT * FROM audit.findings(); TABLE audit.protected; SELECT * FROM audit.export()");
     s.run("SELECT audit.seal(); SELECT audit.checkpoint(); SELECT * FROM audit.status(); SELECT audit.unprotect('trap', 'enough')");
     assert!(!s.holds("SELECT rolsuper FROM pg_roles WHERE rolname = 'attacks_owner'"));
-    scene.attack(SUPERUSER, &["SELECT 1"]).is_refused();
+    scene.attack(SUPERUSER, &["SELECT 1"]).assert_refused();
 }
 
 /// An owner's own trigger in the same statement has no more rights over the log than he has.
@@ -199,7 +201,7 @@ fn a_trigger_of_the_owner_cannot_write_the_log() {
             "CREATE TRIGGER zz_last AFTER UPDATE ON account FOR EACH ROW EXECUTE FUNCTION forge()",
         ],
     );
-    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).is_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).assert_recorded(&["UPDATE account"]);
 }
 
 /// Our functions on tables that nobody protected, in every form that the server takes.
@@ -268,7 +270,7 @@ fn our_trigger_functions_record_nothing_twice() {
                 "DROP TRIGGER IF EXISTS mine ON account",
             ],
         )
-        .is_recorded(&["UPDATE account", "UPDATE account"]);
+        .assert_recorded(&["UPDATE account", "UPDATE account"]);
 }
 
 /// A DROP of what an owner owns takes neither the extension nor another's table along.

@@ -27,10 +27,10 @@ fn nobody_acts_in_the_name_of_another_without_its_showing() {
                 "UPDATE account SET balance = 5 WHERE id = 1",
             ],
         )
-        .is_recorded(&["UPDATE account"; 3]);
+        .assert_recorded(&["UPDATE account"; 3]);
     scene
         .attack(SUPERUSER, &["SET SESSION AUTHORIZATION attacks_app", "UPDATE account SET balance = 3 WHERE id = 1"])
-        .is_recorded(&["UPDATE account"]);
+        .assert_recorded(&["UPDATE account"]);
     assert_eq!(
         names(&mut scene),
         [
@@ -55,7 +55,7 @@ fn claims_of_a_client_stay_claims() {
                 "UPDATE account SET balance = 1 WHERE id = 1",
             ],
         )
-        .is_recorded(&["UPDATE account"]);
+        .assert_recorded(&["UPDATE account"]);
     assert_eq!(names(&mut scene), ["attacks_app attacks_app attacks_app"]);
     assert_eq!(
         scene.witness.text("SELECT application_name || (context ->> 'user') FROM audit.log WHERE op = 'UPDATE'"),
@@ -110,5 +110,5 @@ fn a_role_made_again_under_its_name_reads_as_the_former_one() {
     scene.database.connect_as("attacks_before").run("UPDATE account SET balance = 3 WHERE id = 1");
     s.run("ALTER ROLE attacks_before RENAME TO attacks_after");
     assert_eq!(names(&mut scene)[2], ["attacks_before"; 3].join(" "));
-    scene.attack(OWNER, &["SELECT 1"]).is_refused();
+    scene.attack(OWNER, &["SELECT 1"]).assert_refused();
 }

@@ -51,7 +51,7 @@ const WRITES: &[&str] = &[
 fn an_application_and_an_owner_cannot_write_the_log() {
     for role in [APP, OWNER] {
         let mut scene = Scene::account();
-        scene.attack(role, WRITES).is_refused();
+        scene.attack(role, WRITES).assert_refused();
     }
 }
 
@@ -59,7 +59,7 @@ fn an_application_and_an_owner_cannot_write_the_log() {
 fn whoever_may_write_all_data_cannot_write_the_log() {
     let mut scene = Scene::account();
     scene.database.connect().run("CREATE ROLE attacks_all_data LOGIN IN ROLE pg_write_all_data, pg_read_all_data");
-    scene.attack("attacks_all_data", WRITES).is_refused();
+    scene.attack("attacks_all_data", WRITES).assert_refused();
 }
 
 /// Rights that were granted without care are not enough, but for the sequence: whoever is given that can stop the recording, and with it the changes.
@@ -71,7 +71,7 @@ fn careless_grants_open_nothing() {
          GRANT ALL ON ALL TABLES IN SCHEMA audit TO attacks_careless; GRANT ALL ON account TO attacks_careless",
     );
     let data: Vec<&str> = WRITES.iter().copied().filter(|write| !write.starts_with("CREATE TRIGGER")).collect();
-    scene.attack("attacks_careless", &data).is_refused();
+    scene.attack("attacks_careless", &data).assert_refused();
 }
 
 #[test]
@@ -85,21 +85,21 @@ fn a_sequence_that_was_moved_forges_nothing() {
         let set = format!("SELECT setval('audit.log_id_seq', {value})");
         scene
             .attack(APP, &[&set, "UPDATE account SET balance = balance + 1 WHERE id = 1"])
-            .is_recorded(&["UPDATE account"]);
+            .assert_recorded(&["UPDATE account"]);
     }
     // At its end nothing can be recorded, and so nothing changed.
     scene
         .attack(APP, &["SELECT setval('audit.log_id_seq', 9223372036854775807)", "UPDATE account SET balance = 0"])
-        .is_refused();
+        .assert_refused();
 }
 
 #[test]
 fn a_superuser_who_means_no_harm_cannot_write_the_log_by_mistake() {
     let mut scene = Scene::account();
     let data: Vec<&str> = WRITES.iter().copied().take_while(|write| !write.starts_with("CREATE TRIGGER")).collect();
-    scene.attack(SUPERUSER, &data).is_refused();
+    scene.attack(SUPERUSER, &data).assert_refused();
     let replica: Vec<&str> = std::iter::once("SET session_replication_role = replica").chain(data).collect();
-    scene.attack(SUPERUSER, &replica).is_refused();
+    scene.attack(SUPERUSER, &replica).assert_refused();
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_foreign_trigger_on_the_log() {
     scene
         .attack(APP, &["CREATE TRIGGER mine BEFORE INSERT ON audit.log FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"])
         .escapes_today();
-    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).is_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).assert_recorded(&["UPDATE account"]);
 }
 
 /// A forged entry with a hash that fits, at the end of its chain, of a change that never was.
@@ -164,7 +164,7 @@ fn a_well_linked_entry_of_what_never_happened_is_reported() {
         UPDATE audit.log l SET hash = sha256(convert_to(audit.line(l.chain, l.seq), 'UTF8')) FROM forged f WHERE l.chain = f.chain AND l.seq = f.seq";
     scene
         .attack_by(|database| guards_off(&mut database.connect(), "audit.log", forge))
-        .is_reported(&["table public.account"]);
+        .assert_reported(&["table public.account"]);
 }
 
 /// The extension dropped and made anew, the tables protected again: a ledger that verifies, but not against what was kept of the former one.

@@ -220,20 +220,20 @@ enum Outcome {
 impl Outcome {
     /// Nothing has come of it.
     #[track_caller]
-    fn is_refused(self) {
+    fn assert_refused(self) {
         assert!(matches!(self, Outcome::Nothing), "not refused: {self:#?}");
     }
 
     /// There are entries of it, these and no others, in the order of their ids, and log and tables agree.
     #[track_caller]
-    fn is_recorded(self, expected: &[&str]) {
+    fn assert_recorded(self, expected: &[&str]) {
         let Outcome::Recorded(entries) = self else { panic!("not recorded: {self:#?}") };
         assert_eq!(entries, expected);
     }
 
     /// It is found, and each finding is about one of these: the begin of its short form, as in `table public.account`.
     #[track_caller]
-    fn is_reported(self, expected: &[&str]) {
+    fn assert_reported(self, expected: &[&str]) {
         let Outcome::Reported { findings, .. } = self else { panic!("not reported: {self:#?}") };
         for one in expected {
             assert!(findings.iter().any(|found| found.starts_with(one)), "no finding {one}: {findings:#?}");
@@ -245,14 +245,14 @@ impl Outcome {
 
     /// It is found, by a fault of this kind among others that follow from it.
     #[track_caller]
-    fn is_reported_as(self, kind: &str) {
+    fn assert_reported_as(self, kind: &str) {
         let Outcome::Reported { findings, .. } = self else { panic!("not reported: {self:#?}") };
         assert!(findings.iter().any(|found| found.starts_with(kind)), "no finding {kind}: {findings:#?}");
     }
 
     /// It works, and nothing inside the database can tell: the threat model says why.
     #[track_caller]
-    fn is_out_of_reach(self) {
+    fn assert_out_of_reach(self) {
         assert!(matches!(self, Outcome::Escaped), "told after all: {self:#?}");
     }
 
@@ -273,9 +273,9 @@ impl Outcome {
 #[test]
 fn outcomes_are_told_by_the_state_of_the_database() {
     let mut scene = Scene::account();
-    scene.attack(APP, &["UPDATE account SET balance = balance WHERE id = 3"]).is_refused();
-    scene.attack(APP, &["UPDATE account SET balance = 1 WHERE id = 1"]).is_recorded(&["UPDATE account"]);
-    scene.attack(APP, &["BEGIN", "UPDATE account SET balance = 2 WHERE id = 1", "ROLLBACK"]).is_refused();
+    scene.attack(APP, &["UPDATE account SET balance = balance WHERE id = 3"]).assert_refused();
+    scene.attack(APP, &["UPDATE account SET balance = 1 WHERE id = 1"]).assert_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["BEGIN", "UPDATE account SET balance = 2 WHERE id = 1", "ROLLBACK"]).assert_refused();
     let Outcome::Reported { changed: true, .. } = scene.attack(
         SUPERUSER,
         &[

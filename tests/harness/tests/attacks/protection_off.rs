@@ -25,10 +25,10 @@ fn an_owner_who_switches_the_triggers_off_gets_no_change_past_the_log() {
         let block = format!(
             "DO $do$ BEGIN {off}; UPDATE account SET balance = 7; ALTER TABLE account ENABLE ALWAYS TRIGGER audit_row; END $do$"
         );
-        scene.attack(OWNER, &[&block]).is_refused();
-        scene.attack(OWNER, &["BEGIN", off, "UPDATE account SET balance = 7", "COMMIT"]).is_refused();
-        scene.attack(OWNER, &[off]).is_refused();
-        scene.attack(OWNER, &["UPDATE account SET balance = 8 WHERE id = 1"]).is_recorded(&["UPDATE account"]);
+        scene.attack(OWNER, &[&block]).assert_refused();
+        scene.attack(OWNER, &["BEGIN", off, "UPDATE account SET balance = 7", "COMMIT"]).assert_refused();
+        scene.attack(OWNER, &[off]).assert_refused();
+        scene.attack(OWNER, &["UPDATE account SET balance = 8 WHERE id = 1"]).assert_recorded(&["UPDATE account"]);
     }
 }
 
@@ -105,7 +105,7 @@ fn children_that_add_rows_to_a_table_do_not_escape() {
     let mut scene = Scene::account();
     scene
         .attack(OWNER, &["CREATE TABLE child () INHERITS (account)", "INSERT INTO child VALUES (9, 'eve', 1000000)"])
-        .is_recorded(&["PROTECT child", "INSERT child"]);
+        .assert_recorded(&["PROTECT child", "INSERT child"]);
     let mut scene = Scene::account();
     scene
         .attack(
@@ -116,7 +116,7 @@ fn children_that_add_rows_to_a_table_do_not_escape() {
                 "ALTER TABLE child INHERIT account",
             ],
         )
-        .is_recorded(&["PROTECT child", "BASELINE child"]);
+        .assert_recorded(&["PROTECT child", "BASELINE child"]);
 }
 
 /// DDL that changes what rows say.
@@ -168,7 +168,7 @@ fn types_whose_values_get_other_names_do_not_escape() {
 fn a_rule_that_swallows_writes() {
     let mut scene = Scene::account();
     scene.attack(OWNER, &["CREATE RULE swallow AS ON UPDATE TO account DO INSTEAD NOTHING"]).escapes_today();
-    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).is_refused();
+    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).assert_refused();
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn rules_that_write_elsewhere_are_recorded_where_they_write() {
         "CREATE TABLE front (id int, balance int); GRANT ALL ON front TO attacks_app;
          CREATE RULE divert AS ON INSERT TO front DO INSTEAD UPDATE account SET balance = NEW.balance WHERE id = NEW.id",
     );
-    scene.attack(APP, &["INSERT INTO front VALUES (1, 7)"]).is_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["INSERT INTO front VALUES (1, 7)"]).assert_recorded(&["UPDATE account"]);
 }
 
 #[test]
@@ -197,12 +197,12 @@ fn an_owner_cannot_unprotect_or_protect_anew() {
                 "SELECT audit.protect('account')",
             ],
         )
-        .is_refused();
+        .assert_refused();
     // By whom it may be ended it is ended with an entry.
     scene.watched.clear();
     scene
         .attack(SUPERUSER, &["SELECT audit.unprotect('account', 'audit is over')"])
-        .is_recorded(&["UNPROTECT account"]);
+        .assert_recorded(&["UNPROTECT account"]);
 }
 
 /// Who may add triggers changes rows before they are recorded, and again after: each change is recorded as it is.
@@ -218,7 +218,7 @@ fn added_triggers_make_the_log_say_nothing_false() {
         r#"CREATE TRIGGER " first" AFTER UPDATE ON account FOR EACH ROW EXECUTE FUNCTION again()"#,
         "UPDATE account SET balance = 5 WHERE id = 1",
     ];
-    scene.attack(APP, &entries).is_recorded(&["UPDATE account", "UPDATE account"]);
+    scene.attack(APP, &entries).assert_recorded(&["UPDATE account", "UPDATE account"]);
     assert_eq!(scene.witness.number("SELECT balance FROM public.account WHERE id = 1"), 1001);
 }
 
@@ -234,19 +234,19 @@ fn the_replica_role_in_every_form_hides_nothing() {
                 "TRUNCATE account",
             ],
         )
-        .is_recorded(&["UPDATE account", "TRUNCATE account"]);
+        .assert_recorded(&["UPDATE account", "TRUNCATE account"]);
     let mut scene = Scene::account();
     scene.database.connect().run(
         "CREATE FUNCTION put() RETURNS void LANGUAGE sql SECURITY DEFINER SET session_replication_role = replica
            AS 'UPDATE public.account SET balance = balance + 1 WHERE id = 1'",
     );
-    scene.attack(APP, &["SELECT put()"]).is_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["SELECT put()"]).assert_recorded(&["UPDATE account"]);
     let mut scene = Scene::account();
     scene
         .database
         .connect()
         .run(&format!(r#"ALTER DATABASE "{}" SET session_replication_role = replica"#, scene.database.name));
-    scene.attack(APP, &["DELETE FROM account"]).is_recorded(&["DELETE account", "DELETE account"]);
+    scene.attack(APP, &["DELETE FROM account"]).assert_recorded(&["DELETE account", "DELETE account"]);
 }
 
 // ---- A superuser ----
@@ -290,7 +290,7 @@ fn a_change_behind_what_was_switched_off_and_on_again_is_reported_by_the_rows() 
         });
         match outcome {
             Outcome::Recorded(_) | Outcome::Nothing => println!("refused"),
-            reported => reported.is_reported_as("table public.account"),
+            reported => reported.assert_reported_as("table public.account"),
         }
     }
 }
@@ -308,7 +308,7 @@ fn a_change_made_and_undone_behind_the_triggers() {
             "ALTER TABLE account ENABLE ALWAYS TRIGGER audit_row",
         ],
     );
-    outcome.is_refused();
+    outcome.assert_refused();
     // That it was done at all shows in nothing but the transaction of the row.
     assert!(
         scene
@@ -394,7 +394,7 @@ fn what_is_planted_in_the_system_schema_catches_nothing() {
          CREATE FUNCTION pg_catalog.text(public.account) RETURNS text LANGUAGE sql AS $$ SELECT 'nothing'::text $$;
          CREATE FUNCTION pg_catalog.sha256(text) RETURNS bytea LANGUAGE sql AS $$ SELECT ''::bytea $$",
     );
-    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).is_recorded(&["UPDATE account"]);
+    scene.attack(APP, &["UPDATE account SET balance = 7 WHERE id = 1"]).assert_recorded(&["UPDATE account"]);
     assert_eq!(scene.witness.text("SELECT new FROM audit.log WHERE op = 'UPDATE'"), r#"{"balance":7}"#);
 }
 
@@ -455,5 +455,5 @@ fn rows_killed_below_the_server_are_reported() {
     }
     scene
         .attack(SUPERUSER, &["SELECT heap_force_kill('account', ARRAY['(0,1)']::tid[])"])
-        .is_reported(&["table public.account"]);
+        .assert_reported(&["table public.account"]);
 }

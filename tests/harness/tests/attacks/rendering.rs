@@ -32,7 +32,7 @@ fn a_float_that_changes_in_its_last_digit_is_recorded_whatever_the_session_shows
                 "UPDATE doc SET f = 1234.567880000001, g = 1.5000001",
             ],
         )
-        .is_recorded(&["UPDATE doc", "UPDATE doc"]);
+        .assert_recorded(&["UPDATE doc", "UPDATE doc"]);
     assert_eq!(recorded(&mut scene), [r#"{"f":1234.56788}"#, r#"{"f":1234.567880000001,"g":1.5000001}"#]);
 }
 
@@ -41,7 +41,7 @@ fn a_change_inside_a_repeated_key_of_json_is_recorded() {
     let mut scene = document("j json", r#"'{"a": 1, "a": 2}'"#);
     scene
         .attack(APP, &[r#"UPDATE doc SET j = '{"a": 9, "a": 2}'"#, r#"UPDATE doc SET j = '{"a":9,"a":2}'"#])
-        .is_recorded(&["UPDATE doc", "UPDATE doc"]);
+        .assert_recorded(&["UPDATE doc", "UPDATE doc"]);
 }
 
 /// Valid as json, impossible as jsonb or text: the row must stay one that can be changed and removed.
@@ -58,7 +58,7 @@ fn json_that_cannot_become_jsonb_poisons_no_row() {
                 "DELETE FROM doc",
             ],
         )
-        .is_recorded(&["UPDATE doc", "UPDATE doc", "INSERT doc", "DELETE doc", "DELETE doc"]);
+        .assert_recorded(&["UPDATE doc", "UPDATE doc", "INSERT doc", "DELETE doc", "DELETE doc"]);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn null_and_empty_and_the_word_null_are_three_values() {
             ],
         )
         // The last change is none to the range: both spell the same value.
-        .is_recorded(&["UPDATE doc", "UPDATE doc", "UPDATE doc"]);
+        .assert_recorded(&["UPDATE doc", "UPDATE doc", "UPDATE doc"]);
     assert_eq!(
         recorded(&mut scene),
         [
@@ -99,7 +99,7 @@ fn scale_padding_and_negative_zero_are_told_apart() {
                 "UPDATE doc SET n = 'NaN', f = '-Infinity'",
             ],
         )
-        .is_recorded(&["UPDATE doc"; 4]);
+        .assert_recorded(&["UPDATE doc"; 4]);
     assert_eq!(
         recorded(&mut scene),
         [r#"{"n":1.00}"#, r#"{"f":-0}"#, r#"{"i":"24:00:00"}"#, r#"{"n":"NaN","f":"-Infinity"}"#]
@@ -122,7 +122,7 @@ fn an_entry_carried_over_from_another_database_is_reported() {
         .attack_by(|database| {
             guards_off(&mut database.connect(), "audit.log", &format!("COPY audit.log FROM '{path}'"));
         })
-        .is_reported(&["missing"]);
+        .assert_reported(&["missing"]);
 }
 
 /// Names of columns that a query would take for something else.
@@ -141,7 +141,7 @@ fn columns_named_after_everything_capture_nothing() {
                 r#"UPDATE t SET t = 'true', "a"".b" = E'\\"\n'"#,
             ],
         )
-        .is_recorded(&["INSERT t", "UPDATE t"]);
+        .assert_recorded(&["INSERT t", "UPDATE t"]);
     assert_eq!(recorded(&mut scene)[1], r#"{"t":"true","a\".b":"\\\"\n"}"#);
 }
 
@@ -162,7 +162,7 @@ fn text_that_looks_like_sql_or_format_stays_text() {
                 r#"INSERT INTO "S;'"."$$%s\""" VALUES (1, E'\\''; DROP TABLE account; -- $$ %s %n \\u0041 {"}')"#,
             ],
         )
-        .is_recorded(&[r#"INSERT $$%s\""#]);
+        .assert_recorded(&[r#"INSERT $$%s\""#]);
     assert_eq!(recorded(&mut scene), [r#"{"\"; --":1,"v":"\\'; DROP TABLE account; -- $$ %s %n \\u0041 {\"}"}"#]);
 }
 
@@ -180,7 +180,7 @@ fn every_hash_can_be_computed_again_from_what_is_stored() {
                 "UPDATE doc SET at = 'infinity', d = '-infinity'",
             ],
         )
-        .is_recorded(&["UPDATE doc", "UPDATE doc"]);
+        .assert_recorded(&["UPDATE doc", "UPDATE doc"]);
     let differing = scene.witness.number(
         "SELECT count(*) FROM audit.log AS l WHERE sha256(convert_to(audit.line(l.chain, l.seq), 'UTF8')) <> l.hash",
     );
@@ -195,7 +195,7 @@ fn an_owner_cannot_make_two_columns_look_like_one() {
     );
     scene
         .attack(OWNER, &[r#"INSERT INTO t VALUES (1, 'x","b":"y', NULL)"#, r#"UPDATE t SET a = 'x', "a"",""b" = 'y'"#])
-        .is_recorded(&["INSERT t", "UPDATE t"]);
+        .assert_recorded(&["INSERT t", "UPDATE t"]);
     assert_eq!(recorded(&mut scene), [r#"{"id":1,"a":"x\",\"b\":\"y","a\",\"b":null}"#, r#"{"a":"x","a\",\"b":"y"}"#]);
-    scene.attack(SUPERUSER, &["SELECT 1"]).is_refused();
+    scene.attack(SUPERUSER, &["SELECT 1"]).assert_refused();
 }

@@ -33,7 +33,7 @@ fn a_new_seal_does_not_heal_what_was_sealed_before() {
             let _ = s.batch_execute("UPDATE account SET balance = 4 WHERE id = 1");
             let _ = s.batch_execute("SELECT audit.seal()");
         });
-        outcome.is_reported_as(kind);
+        outcome.assert_reported_as(kind);
     }
 }
 
@@ -164,7 +164,7 @@ fn a_checkpoint_is_text_and_never_a_statement() {
         }
         assert_eq!(s.backend_pid(), pid);
     });
-    outcome.is_refused();
+    outcome.assert_refused();
 }
 
 /// An older checkpoint still holds; what it does not cover is counted, so that it cannot pass for the newest one.
@@ -177,7 +177,7 @@ fn an_old_checkpoint_cannot_pass_for_the_newest() {
     s.run("UPDATE account SET balance = 1; SELECT audit.seal()");
     let detail = s.text(&format!("SELECT detail FROM audit.verify('{old}') WHERE what = 'checkpoint'"));
     assert!(detail.contains('2'), "the two newer entries are not counted: {detail}");
-    scene.attack(APP, &["SELECT 1"]).is_refused();
+    scene.attack(APP, &["SELECT 1"]).assert_refused();
 }
 
 #[test]
@@ -193,6 +193,6 @@ fn an_application_cannot_seal_or_make_checkpoints() {
                 "SELECT * FROM audit.export_seals()",
             ],
         )
-        .is_refused();
-    scene.attack(SUPERUSER, &["BEGIN", "SELECT audit.seal()", "ROLLBACK"]).is_refused();
+        .assert_refused();
+    scene.attack(SUPERUSER, &["BEGIN", "SELECT audit.seal()", "ROLLBACK"]).assert_refused();
 }
