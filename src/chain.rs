@@ -18,6 +18,7 @@ use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
 use crate::protect;
 use crate::registry::{self, Incarnation, Objects};
+use crate::render;
 use crate::{pending, session_cache, settings};
 
 /// What happened, as far as its recorder knows; the rest of the entry is the chain's.
@@ -89,6 +90,8 @@ impl<'a> Recorder<'a> {
             },
             context: context.as_deref().map(Cow::Borrowed),
         };
+        self.line.clear();
+        render::reserve(&mut self.line, most_of_line(&entry))?;
         let hash = entry.hash_with(&mut self.line);
         pending::add(self.objects, log::form(self.objects, &entry, hash, stored_at, actor.client.as_deref())?)?;
         advance(Head { seq: head.seq + 1, id: id as u64, hash });
@@ -320,6 +323,18 @@ pub(crate) fn savepoint_rolled_back(level: u32) {
             owned.head = head;
         }
     });
+}
+
+/// Room that the line of an entry needs at most.
+fn most_of_line(entry: &Entry<'_>) -> usize {
+    let len = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());
+    let texts = [&entry.key, &entry.old, &entry.new, &entry.context].map(len).iter().sum::<usize>();
+    // Names may need an escape for each of their bytes; none of them is long. The members themselves take some 600 bytes.
+    let actor = &entry.actor;
+    let names =
+        [&actor.login, &actor.session, &actor.user, &actor.application, &actor.client].map(len).iter().sum::<usize>()
+            + entry.table.as_ref().map_or(0, |table| table.schema.len() + table.name.len());
+    texts + 6 * names + 1024
 }
 
 /// The hash of an entry, for tests of the log against it.

@@ -99,11 +99,19 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
         let oid = present_oid(objects, table, &registrations)?;
         covered.push(oid);
         let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
-        check_registration(table, oid, registration, sink);
-        check_table(objects, table, oid, registration, sink);
+        let mut faults = Vec::new();
+        check_registration(table, oid, registration, &mut |fault| faults.push(fault));
+        check_table(objects, table, oid, registration, &mut |fault| faults.push(fault));
+        if !faults.is_empty() && !has_moved_on(objects, oid, &registrations)? {
+            faults.into_iter().for_each(&mut *sink);
+        }
     }
     for oid in &covered {
-        check_children(*oid, &covered, sink);
+        for child in uncovered_children(*oid, &covered) {
+            if !has_moved_on(objects, child, &registrations)? {
+                sink(uncovered(child, *oid));
+            }
+        }
     }
     for registration in &registrations {
         if !history.tables.iter().any(|table| table.protect_id == registration.protect_id) {
@@ -263,22 +271,30 @@ fn check_table(
     }
 }
 
-fn check_children(oid: pg_sys::Oid, covered: &[pg_sys::Oid], sink: &mut impl FnMut(Finding)) {
+/// Whether a table was protected, unprotected or given other columns since the snapshot of this verification: the catalogs show what is, the log what was then.
+fn has_moved_on(objects: &Objects, oid: pg_sys::Oid, then: &[Registration]) -> Result<bool, Error> {
+    let then = then.iter().find(|registration| registration.relation == oid).map(|then| then.protect_id);
+    Ok(registry::find(objects, oid)?.map(|now| now.protect_id) != then)
+}
+
+/// Partitions and children of a protected table that are not protected.
+fn uncovered_children(oid: pg_sys::Oid, covered: &[pg_sys::Oid]) -> Vec<pg_sys::Oid> {
     if Relation::try_open(oid, Lock::AccessShare).is_none() || !relation::may_have_children(oid) {
-        return;
+        return Vec::new();
     }
-    let parent = crate::session_cache::display_name(oid);
-    for child in relation::with_descendants(oid, Lock::AccessShare).into_iter().skip(1) {
-        if !covered.contains(&child) {
-            let child = crate::session_cache::display_name(child);
-            sink(Finding {
-                detail: format!(
-                    "the table is a partition or child of \"{parent}\", which is protected, but is not protected itself"
-                ),
-                hint: format!("Use audit.protect('{child}')."),
-                ..finding(child)
-            });
-        }
+    let mut children = relation::with_descendants(oid, Lock::AccessShare);
+    children.retain(|child| *child != oid && !covered.contains(child));
+    children
+}
+
+fn uncovered(child: pg_sys::Oid, parent: pg_sys::Oid) -> Finding {
+    let (child, parent) = (crate::session_cache::display_name(child), crate::session_cache::display_name(parent));
+    Finding {
+        detail: format!(
+            "the table is a partition or child of \"{parent}\", which is protected, but is not protected itself"
+        ),
+        hint: format!("Use audit.protect('{child}')."),
+        ..finding(child)
     }
 }
 

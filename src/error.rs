@@ -66,6 +66,9 @@ pub(crate) enum Error {
     NoSuchTable {
         oid: u32,
     },
+    NoSuchRole {
+        oid: u32,
+    },
     /// A trigger function was called in a way that the extension never sets up.
     TriggerProtocol {
         function: &'static str,
@@ -246,6 +249,7 @@ impl Error {
             NoSuchTable { oid } => {
                 (ERRCODE_UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"), None, None)
             }
+            NoSuchRole { oid } => (ERRCODE_UNDEFINED_OBJECT, format!("role with OID {oid} does not exist"), None, None),
             TriggerProtocol { function, why } => (
                 ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 format!("function \"{function}\" {why}"),

@@ -26,6 +26,7 @@
 //! | `key` | origin and signing key |
 //! | `sealer` | the background process that does all that by itself |
 //! | `views` | lines, export, states |
+//! | `grants` | what an auditor needs |
 //! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
 //! | `pg` | safe wrappers of the server, the only unsafe code |
 
@@ -37,6 +38,7 @@ mod chain;
 mod checkpoint;
 mod coverage;
 mod error;
+mod grants;
 mod guard;
 mod history;
 mod incarnation;

@@ -165,7 +165,8 @@ pub(crate) fn form(
         (column::PREV, Some(entry.prev.as_bytes().as_slice())),
         (column::HASH, Some(hash.as_bytes().as_slice())),
     ];
-    let mut packed = Packed::for_values(ROOM.take(), texts.iter().filter_map(|(_, bytes)| *bytes));
+    let mut packed = Packed::for_values(ROOM.take(), texts.iter().filter_map(|(_, bytes)| *bytes))
+        .map_err(|bytes| Error::OutOfMemory { bytes })?;
     for (column, bytes) in texts {
         row[column] = bytes.map(|bytes| packed.push(bytes));
     }

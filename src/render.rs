@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
 use audit_ledger::Timestamp;
-use audit_ledger::json::{push_json_value, push_string};
+use audit_ledger::json::{push_escaped, push_json_value, push_string};
 
 use crate::error::Error;
 use crate::pg::memory::Scratch;
@@ -254,17 +254,17 @@ impl Encoder {
             Encoder::Number(output) => {
                 let text = value.text(output);
                 let is_number = text.strip_prefix(b"-").unwrap_or(text).first().is_some_and(u8::is_ascii_digit);
-                if is_number { out.extend_from_slice(text) } else { push_string(out, text) }
+                if !is_number {
+                    return write_string(out, text);
+                }
+                reserve(out, text.len())?;
+                out.extend_from_slice(text);
             }
             Encoder::Time(end, output) => match session::to_timestamp(value.datum().value() as i64) {
                 Some(time) if time.micros() >= YEAR_1 => push_time(time, end, out),
                 _ => push_string(out, value.text(output)),
             },
-            Encoder::Text => {
-                let text = value.bytes();
-                reserve(out, text.len())?;
-                push_string(out, text);
-            }
+            Encoder::Text => write_string(out, value.bytes())?,
             Encoder::Json => {
                 let text = value.bytes();
                 reserve(out, text.len())?;
@@ -275,20 +275,28 @@ impl Encoder {
                 reserve(out, text.len())?;
                 push_json_value(out, text);
             }
-            Encoder::Other(output) => {
-                let text = value.text(output);
-                reserve(out, text.len())?;
-                push_string(out, text);
-            }
+            Encoder::Other(output) => write_string(out, value.text(output))?,
         }
         Ok(())
     }
 }
 
-/// Makes room for a text, so that a want of memory is an error of the statement and not the end of the server.
-fn reserve(out: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
-    let room = bytes + bytes / 8 + 8;
-    out.try_reserve(room).map_err(|_| Error::OutOfMemory { bytes: room })
+/// Writes a text as a JSON string. How long that becomes shows while it is written, so a long one is written in pieces, each with the room that it may need.
+fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), Error> {
+    const PIECE: usize = 4096;
+    reserve(out, text.len() + 2)?;
+    out.push(b'"');
+    for piece in text.chunks(PIECE) {
+        reserve(out, 6 * piece.len() + 1)?;
+        push_escaped(out, piece);
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+/// Makes room, with some to spare, so that a want of memory is an error of the statement and not the end of the server.
+pub(crate) fn reserve(out: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
+    out.try_reserve(bytes + 8).map_err(|_| Error::OutOfMemory { bytes })
 }
 
 /// 0001-01-01 in microseconds since 1970: the years before it are written with BC.

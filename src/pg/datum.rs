@@ -50,11 +50,12 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Room for these values, the given one if it is large enough.
-    pub(crate) fn for_values<'a>(mut room: Vec<u32>, values: impl Iterator<Item = &'a [u8]>) -> Packed {
+    /// Room for these values, the given one if it is large enough. The error is how many bytes there were not.
+    pub(crate) fn for_values<'a>(mut room: Vec<u32>, values: impl Iterator<Item = &'a [u8]>) -> Result<Packed, usize> {
+        let size = values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum();
         room.clear();
-        room.reserve(values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum());
-        Packed { words: room }
+        room.try_reserve(size).map_err(|_| 4 * size)?;
+        Ok(Packed { words: room })
     }
 
     /// The room, to be used again.

@@ -19,6 +19,7 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod parallel;
 pub(crate) mod relation;
+pub(crate) mod reserve;
 pub(crate) mod scan;
 mod server;
 pub(crate) mod session;

@@ -188,10 +188,11 @@ impl Relation {
             .collect()
     }
 
-    /// Whether the table has just these columns, by type, and none was dropped.
+    /// Whether this is a table and has just these columns, by type, and none was dropped. What is no table has no rows to be scanned, whatever its columns.
     pub(crate) fn has_types(&self, types: &[pg_sys::Oid]) -> bool {
         let desc = self.desc();
-        self.width() == types.len()
+        self.kind() == 'r'
+            && self.width() == types.len()
             && types.iter().enumerate().all(|(index, expected)| {
                 // SAFETY: as in `columns`.
                 let attribute = unsafe { compat::attribute(desc, index) };
@@ -352,6 +353,25 @@ pub(crate) fn find(schema: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
     // SAFETY: a catalog look-up; the name is a C string.
     let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Object id of the unique index `name` over these columns of that table and all of its rows, if there is one. Anything else under the name could not be scanned as one.
+pub(crate) fn find_key(schema: pg_sys::Oid, name: &CStr, table: pg_sys::Oid, columns: &[i16]) -> Option<pg_sys::Oid> {
+    let oid = find(schema, name)?;
+    // SAFETY: the cache gives null, as for what is no index, or a tuple of pg_index that stays valid until it is released; indkey holds indnkeyatts numbers or more.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(oid));
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
+        let its_columns = std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnkeyatts as usize);
+        let is_for_all = pg_sys::heap_attisnull(tuple, pg_sys::Anum_pg_index_indpred as i32, std::ptr::null_mut());
+        let is_key = form.indrelid == table && form.indisunique && its_columns == columns && is_for_all;
+        pg_sys::ReleaseSysCache(tuple);
+        is_key.then_some(oid)
+    }
 }
 
 /// Object id of a schema, if there is one.

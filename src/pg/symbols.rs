@@ -1,7 +1,7 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, checkpoint, guard, key, proof, protect, seal, sealer, verify, views};
+use crate::{capture, checkpoint, grants, guard, key, proof, protect, seal, sealer, verify, views};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
@@ -22,4 +22,5 @@ sql_function!(audit_log_state, pg_finfo_audit_log_state, views::log_state);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);
 sql_function!(audit_public_key, pg_finfo_audit_public_key, key::public_key);
 sql_function!(audit_checkpoint, pg_finfo_audit_checkpoint, checkpoint::checkpoint);
+sql_function!(audit_grant_auditor, pg_finfo_audit_grant_auditor, grants::grant_auditor);
 sql_function!(audit_sealer, pg_finfo_audit_sealer, sealer::state);

@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::reserve::with_reserve;
 use super::server;
 use crate::error::or_report;
 use crate::{chain, pending, seal, session_cache};
@@ -54,7 +55,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     use pg_sys::XactEvent::*;
     // After the last trigger has fired. An error here makes an abort of the commit.
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
-        or_report(pending::close());
+        or_report(with_reserve(pending::close));
     }
     if event == XACT_EVENT_PRE_PREPARE {
         or_report(seal::refuse_prepare());

@@ -440,7 +440,8 @@ pub(crate) fn first_special(bytes: &[u8]) -> Option<usize> {
     Some(8 * words.len() + place)
 }
 
-fn push_escaped(out: &mut Vec<u8>, s: &[u8]) {
+/// Appends what stands between the quotes of the JSON string of `s`. Six bytes for each of `s` are always enough room. A long text may be given in pieces, cut anywhere.
+pub fn push_escaped(out: &mut Vec<u8>, s: &[u8]) {
     // Almost all strings need no escape, and runs between escapes are long: copy them whole.
     let mut rest = s;
     while let Some(run) = first_special(rest) {
