@@ -37,7 +37,7 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    const NONE: Notes = Notes { relations: Vec::new(), all: false };
+    pub(crate) const NONE: Notes = Notes { relations: Vec::new(), all: false };
     /// Beyond so many notes it is cheaper to take everything as changed.
     const MOST: usize = 256;
 
@@ -48,11 +48,6 @@ impl Notes {
         } else if !self.all && self.relations.last() != Some(&oid) {
             self.relations.push(oid);
         }
-    }
-
-    /// Whether nothing was noted.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.relations.is_empty()
     }
 
     /// Whether a relation may have changed.
@@ -172,6 +167,16 @@ fn client() -> Option<Rc<session::ClientAddress>> {
 /// Notes that a role has changed: it may have another name.
 pub(crate) fn role_changed() {
     ROLES_CHANGED.set(true);
+}
+
+/// Notes that a schema has changed: it may have another name, which tables made earlier hold.
+pub(crate) fn schema_changed() {
+    STALE.with_borrow_mut(|stale| stale.add(pg_sys::InvalidOid));
+}
+
+/// Notes again that a relation has changed: whoever took the note could not follow the change yet.
+pub(crate) fn touch_again(oid: pg_sys::Oid) {
+    TOUCHED.with_borrow_mut(|touched| touched.add(oid));
 }
 
 /// Forgets what may differ in the next transaction.
