@@ -23,6 +23,11 @@ CREATE EVENT TRIGGER audit_ddl ON ddl_command_end EXECUTE FUNCTION audit.audit_c
 ALTER EVENT TRIGGER audit_ddl ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER audit_ddl IS 'Records DDL on protected tables, and protects their new partitions and children.';
 
+-- A protected table can become a partition only without its own row trigger; PostgreSQL gives it that of the table above.
+CREATE EVENT TRIGGER audit_ddl_attach ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION audit.audit_cover();
+ALTER EVENT TRIGGER audit_ddl_attach ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER audit_ddl_attach IS 'Lets a protected table become a partition of another.';
+
 -- What was dropped is known only here; the entry is made at the end of the command.
 CREATE EVENT TRIGGER audit_ddl_drop ON sql_drop EXECUTE FUNCTION audit.audit_cover();
 ALTER EVENT TRIGGER audit_ddl_drop ENABLE ALWAYS;

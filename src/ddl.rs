@@ -23,14 +23,14 @@ use crate::pg::event_trigger::{self, Address, Fired, Reach};
 use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::Visible;
-use crate::pg::{catalog, session, xact};
+use crate::pg::{catalog, compat, session, xact};
 use crate::protect::{self, ROW_TRIGGER, TRUNCATE_TRIGGER, Wish};
 use crate::registry::{self, Objects, Registration};
 use crate::render::{Shape, Table};
 use crate::session_cache::{self, Notes, display_name};
 
 /// The event triggers that this module needs.
-pub(crate) const EVENT_TRIGGERS: [&str; 3] = ["audit_ddl", "audit_ddl_drop", "audit_ddl_rewrite"];
+pub(crate) const EVENT_TRIGGERS: [&str; 4] = ["audit_ddl", "audit_ddl_attach", "audit_ddl_drop", "audit_ddl_rewrite"];
 
 /// `audit.audit_cover()`, behind all event triggers of [`EVENT_TRIGGERS`].
 pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
@@ -41,6 +41,7 @@ pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
         match fired.event() {
+            event_trigger::Event::CommandStart => make_way(&objects, &fired)?,
             event_trigger::Event::Drop => note_dropped(&objects, &fired)?,
             event_trigger::Event::Rewrite => note_rewritten(&objects, &fired)?,
             event_trigger::Event::CommandEnd => {
@@ -61,6 +62,8 @@ enum What {
     /// It lost a trigger, rule, policy or constraint.
     LostPart,
     Rewritten,
+    /// Its row trigger was taken away, so that it can get that of another table.
+    Attaching,
 }
 
 #[derive(Clone, Copy)]
@@ -90,6 +93,19 @@ pub(crate) fn end_of_transaction() {
     drop(NOTES.take());
 }
 
+/// A partition gets the row trigger of the table that it is attached to, for which it must not have one of its own. Nobody can write it in between: it is locked from
+/// here to the end of the transaction.
+fn make_way(objects: &Objects, fired: &Fired) -> Result<(), Error> {
+    for table in fired.attached() {
+        if registry::find(objects, table)?.is_some() && compat::owns_relation(table, session::roles().1) {
+            drop(Relation::open(table, Lock::ShareRowExclusive));
+            protect::drop_triggers(table, objects.row_function);
+            note(table, What::Attaching);
+        }
+    }
+    Ok(())
+}
+
 fn note_dropped(objects: &Objects, fired: &Fired) -> Result<(), Error> {
     let all = registry::all(objects, Visible::Now)?;
     if all.is_empty() {
@@ -100,7 +116,7 @@ fn note_dropped(objects: &Objects, fired: &Fired) -> Result<(), Error> {
         let (table, what) = match (dropped.kind.as_str(), dropped.names.as_slice()) {
             _ if class == pg_sys::RelationRelationId && column == 0 => (Some(object), What::Dropped),
             _ if class == pg_sys::RelationRelationId => (Some(object), What::LostColumn),
-            ("trigger" | "rule" | "policy" | "table constraint", [schema, table, ..]) => {
+            ("trigger" | "rule" | "policy" | "table constraint", [schema, table, ..]) if dropped.by_itself => {
                 (relation::named(schema, table), What::LostPart)
             }
             _ => (None, What::LostPart),
@@ -258,7 +274,9 @@ fn follow(objects: &Objects, fired: &Fired) -> Result<(), Error> {
         if !command.reach.redefines && notes.is_empty() {
             return Ok(());
         }
-        touched = Notes::NONE;
+        // What it did to partitions and children it did through the table that it named.
+        let named = command.relations.iter().filter(|named| relation::may_have_children(**named));
+        touched = Notes::of(named.flat_map(|named| relation::with_descendants(*named, Lock::Held)).collect());
     }
     for registration in all {
         follow_table(objects, &command, registration, &touched, &notes)?;
@@ -282,7 +300,7 @@ fn follow_table(
     let retyped = command.users.contains(&oid);
     let named = command.relations.contains(&oid) || noted(What::LostPart);
     let rewritten = noted(What::Rewritten) || noted(What::LostColumn) || (retyped && command.reach.retypes);
-    if !(named || rewritten || retyped || command.schema || touched.has(oid)) {
+    if !(named || rewritten || retyped || command.schema || noted(What::Attaching) || touched.has(oid)) {
         return Ok(());
     }
     // A change of a type or of a schema locks no table, and what others have changed besides was theirs to follow.
@@ -295,8 +313,9 @@ fn follow_table(
     if lock.is_none() && !relation.is_locked_by_me() {
         return Ok(());
     }
-    let detached = !registration.is_root && !relation::has_parent(oid);
-    if detached {
+    let is_root = is_root(objects, &registration, &relation)?;
+    let regrouped = is_root != registration.is_root;
+    if (is_root && regrouped) || noted(What::Attaching) {
         protect::ensure_row_trigger(objects, oid);
         xact::next_command();
     }
@@ -307,7 +326,7 @@ fn follow_table(
     let redefined = shape != registration.shape || exclude != registration.exclude;
     let renamed = (&schema, &name) != (&registration.schema, &registration.name);
     let begin_anew = redefined || rewritten;
-    if !(named || detached || begin_anew || renamed) {
+    if !(named || regrouped || begin_anew || renamed) {
         return Ok(());
     }
     if begin_anew && relation.is_in_use() {
@@ -319,7 +338,7 @@ fn follow_table(
     record(objects, command, &registration, Some((&schema, &name, &shape)), redefined || renamed)?;
     let mut registration = Registration {
         known_as: oid,
-        is_root: registration.is_root || detached,
+        is_root,
         exclude_numbers: protect::column_numbers(&relation, &exclude),
         exclude,
         shape,
@@ -331,7 +350,7 @@ fn follow_table(
     if begin_anew {
         registration.protect_id = protect::record_protect(&relation, &registration, &mut recorder)?;
     }
-    if begin_anew || renamed || detached {
+    if begin_anew || renamed || regrouped {
         registry::replace(objects, &registration)?;
         session_cache::relation_changed(oid);
         xact::next_command();
@@ -340,6 +359,19 @@ fn follow_table(
         protect::record_baseline(objects, &relation, &registration, &mut recorder)?;
     }
     Ok(())
+}
+
+/// Whether a table is protected by itself: not as a partition of one that is. A partition that is detached goes on by itself, as does a child that is let go.
+fn is_root(objects: &Objects, registration: &Registration, relation: &Relation) -> Result<bool, Error> {
+    if !relation.is_partition() {
+        return Ok(registration.is_root || !relation::has_parent(registration.relation));
+    }
+    for ancestor in relation::ancestors(registration.relation) {
+        if registry::find(objects, ancestor)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(registration.is_root)
 }
 
 /// Puts new partitions and children of protected tables under protection.

@@ -273,7 +273,7 @@ fn has_trigger(oid: pg_sys::Oid, function: pg_sys::Oid) -> bool {
     Relation::open(oid, Lock::Held).triggers().iter().any(|trigger| trigger.function == function)
 }
 
-fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
+pub(crate) fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
     let Some(table) = Relation::try_open(oid, Lock::Held) else {
         return;
     };

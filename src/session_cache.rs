@@ -37,7 +37,7 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    pub(crate) const NONE: Notes = Notes { relations: Vec::new(), all: false };
+    const NONE: Notes = Notes { relations: Vec::new(), all: false };
     /// Beyond so many notes it is cheaper to take everything as changed.
     const MOST: usize = 256;
 
@@ -48,6 +48,11 @@ impl Notes {
         } else if !self.all && self.relations.last() != Some(&oid) {
             self.relations.push(oid);
         }
+    }
+
+    /// Notes of just these.
+    pub(crate) fn of(relations: Vec<pg_sys::Oid>) -> Notes {
+        Notes { relations, all: false }
     }
 
     /// Whether a relation may have changed.

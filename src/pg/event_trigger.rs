@@ -12,6 +12,7 @@ use super::scan::Row;
 /// When an event trigger fires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
+    CommandStart,
     CommandEnd,
     /// Objects were dropped; before the end of the same command.
     Drop,
@@ -34,6 +35,8 @@ pub(crate) struct Dropped {
     pub(crate) address: Address,
     /// What it was, in words: `trigger`, `table constraint`.
     pub(crate) kind: String,
+    /// Whether it was named in the command, or needed something that was, other than as a part of it.
+    pub(crate) by_itself: bool,
     /// The parts of its name: of what belongs to a table, schema and table come first.
     pub(crate) names: Vec<String>,
 }
@@ -65,6 +68,7 @@ impl Fired {
     pub(crate) fn event(&self) -> Event {
         // SAFETY: checked in `new`; the event is a C string that lives for the call.
         match unsafe { CStr::from_ptr((*self.data).event) }.to_bytes() {
+            b"ddl_command_start" => Event::CommandStart,
             b"ddl_command_end" => Event::CommandEnd,
             b"sql_drop" => Event::Drop,
             b"table_rewrite" => Event::Rewrite,
@@ -106,6 +110,33 @@ impl Fired {
         }
     }
 
+    /// The tables that the command is about to make partitions of others, as their names read now.
+    pub(crate) fn attached(&self) -> Vec<pg_sys::Oid> {
+        let mut tables = Vec::new();
+        // SAFETY: as in `reach`; the definition of this subcommand is a PartitionCmd, whose name is that of the partition. It is looked up as the command itself
+        // will do, without a lock: whoever uses the result takes one.
+        unsafe {
+            let statement = (*self.data).parsetree;
+            if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_AlterTableStmt {
+                return tables;
+            }
+            let commands = (*statement.cast::<pg_sys::AlterTableStmt>()).cmds;
+            for command in PgList::<pg_sys::AlterTableCmd>::from_pg(commands).iter_ptr() {
+                if (*command).subtype != pg_sys::AlterTableType::AT_AttachPartition {
+                    continue;
+                }
+                let name = (*(*command).def.cast::<pg_sys::PartitionCmd>()).name;
+                let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
+                let lock = pg_sys::NoLock as pg_sys::LOCKMODE;
+                let table = pg_sys::RangeVarGetRelidExtended(name, lock, missing_ok, None, std::ptr::null_mut());
+                if table != pg_sys::InvalidOid {
+                    tables.push(table);
+                }
+            }
+        }
+        tables
+    }
+
     /// The objects that the command made or changed. Only at its end.
     pub(crate) fn objects(&self) -> Vec<Address> {
         rows_of(pg_sys::F_PG_EVENT_TRIGGER_DDL_COMMANDS, pg_sys::pg_event_trigger_ddl_commands, address)
@@ -117,6 +148,7 @@ impl Fired {
             Some(Dropped {
                 address: address(row)?,
                 kind: row.text(6)?.into_owned(),
+                by_itself: row.boolean(3)? || row.boolean(4)?,
                 names: row.array(10).unwrap_or_default(),
             })
         })
