@@ -184,17 +184,18 @@ impl Command {
     }
 }
 
-/// What a DDL entry says, as far as a reader of the history needs it.
-#[derive(Deserialize)]
-pub(crate) struct Said {
-    columns: Option<Vec<String>>,
+/// Whether a DDL entry says, in its `new`, that the table is gone.
+pub(crate) fn is_drop(new: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Said {
+        columns: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Said>(new).is_ok_and(|said| said.columns.is_none())
 }
 
-impl Said {
-    /// Whether the table is gone.
-    pub(crate) fn is_drop(&self) -> bool {
-        self.columns.is_none()
-    }
+/// As much of `new` of a DDL entry as says whether the table is gone: its text may be long.
+pub(crate) fn shortened(new: &str) -> String {
+    if is_drop(new) { "{}".to_owned() } else { r#"{"columns":[]}"#.to_owned() }
 }
 
 /// `old` of a DDL entry: docs/format.md, section 3.
@@ -330,6 +331,10 @@ fn follow_table(
         return Ok(());
     }
     if begin_anew && relation.is_in_use() {
+        // A type has changed: no command around this one will look at the table.
+        if retyped {
+            return Err(Error::InUse { relation: display_name(oid) });
+        }
         // A command around this one is still writing the table, and follows at its own end.
         session_cache::touch_again(oid);
         NOTES.with_borrow_mut(|kept| kept.extend(notes.iter().filter(|note| note.table == oid)));

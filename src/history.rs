@@ -121,8 +121,7 @@ impl History {
                     let Some((table, _)) = current.get(&landmark.table_oid) else { continue };
                     let table = &mut history.tables[*table];
                     table.rename(&landmark.schema, &landmark.name);
-                    let said = landmark.new.as_deref().and_then(|new| serde_json::from_str::<ddl::Said>(new).ok());
-                    if said.is_some_and(|said| said.is_drop()) {
+                    if landmark.new.as_deref().is_some_and(ddl::is_drop) {
                         let Landmark { chain, seq, id, .. } = *landmark;
                         table.dropped = Some(Place { chain, seq, id });
                     }

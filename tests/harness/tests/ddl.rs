@@ -470,6 +470,23 @@ fn writers_and_a_change_of_labels_wait_for_each_other() {
     assert_clean(&mut s);
 }
 
+/// Where a query of the same session still reads the table, what its rows say cannot be recorded anew.
+#[test]
+fn labels_do_not_change_under_a_query_that_reads_the_table() {
+    let (_database, mut s) = protected(MOOD);
+    s.run("CREATE FUNCTION relabel() RETURNS int LANGUAGE plpgsql AS 'BEGIN ALTER TYPE mood RENAME VALUE ''good'' TO ''fine''; RETURN 1; END'");
+    for query in [
+        "SELECT relabel() FROM t LIMIT 1",
+        "ALTER TABLE t ALTER a TYPE int USING relabel()",
+        "DO 'DECLARE r t; BEGIN FOR r IN SELECT * FROM t LOOP PERFORM relabel(); END LOOP; END'",
+    ] {
+        assert_eq!(s.refused(query).code().code(), "55006", "{query}");
+        assert_clean(&mut s);
+    }
+    s.run("SELECT relabel()");
+    assert_clean(&mut s);
+}
+
 /// DROP TYPE ... CASCADE takes columns away without naming the table.
 #[test]
 fn columns_dropped_with_their_type_are_recorded() {
@@ -611,6 +628,28 @@ fn a_partition_that_comes_back_comes_back_with_its_history() {
     assert_clean(&mut s);
     s.run("SELECT audit.unprotect('t', 'x')");
     assert_eq!(s.number("SELECT count(*) FROM audit.protected"), 0);
+}
+
+/// Attaching takes the row trigger away for as long as the command runs: no command that attaches nothing leaves the table without.
+#[test]
+fn attaching_that_comes_to_nothing_leaves_the_triggers_in_place() {
+    let (database, mut s) =
+        protected("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int) PARTITION BY LIST (id)");
+    s.run("CREATE ROLE ddl_stranger LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO ddl_stranger");
+    let mut stranger = database.connect_as("ddl_stranger");
+    stranger.run("CREATE TABLE mine (id int) PARTITION BY LIST (id)");
+    stranger.refused("ALTER TABLE mine ATTACH PARTITION t FOR VALUES IN (1)");
+    // The parent does not exist, and that is no error.
+    s.run("ALTER TABLE IF EXISTS nothing ATTACH PARTITION t FOR VALUES IN (1)");
+    stranger.run("ALTER TABLE IF EXISTS nothing ATTACH PARTITION t FOR VALUES IN (1)");
+    s.run("BEGIN; SAVEPOINT a; ALTER TABLE other ATTACH PARTITION t FOR VALUES IN (1); ROLLBACK TO a; COMMIT");
+    s.run("INSERT INTO t VALUES (1)");
+    assert_clean(&mut s);
+    // A parent that is not protected has no trigger to give.
+    s.run("ALTER TABLE other ATTACH PARTITION t FOR VALUES IN (1); UPDATE other SET id = 1; DELETE FROM t");
+    assert!(s.holds("SELECT row_trigger = 'ok' FROM audit.protected"));
+    assert_eq!(changes(&mut s, "t"), [r#"INSERT key={"id":1} new={"id":1}"#, r#"DELETE key={"id":1} old={"id":1}"#]);
+    assert_clean(&mut s);
 }
 
 #[test]
