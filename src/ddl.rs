@@ -23,7 +23,7 @@ use crate::pg::event_trigger::{self, Address, Fired, Reach};
 use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::Visible;
-use crate::pg::{catalog, compat, session, xact};
+use crate::pg::{catalog, compat, lock, session, xact};
 use crate::protect::{self, ROW_TRIGGER, TRUNCATE_TRIGGER, Wish};
 use crate::registry::{self, Objects, Registration};
 use crate::render::{Shape, Table};
@@ -305,15 +305,16 @@ fn follow_table(
         return Ok(());
     }
     // A change of a type or of a schema locks no table, and what others have changed besides was theirs to follow.
-    let lock = if retyped { Some(Lock::ShareRowExclusive) } else { command.schema.then_some(Lock::AccessShare) };
-    let relation = match lock {
-        Some(lock) => Relation::try_open(oid, lock),
-        None => Relation::try_open_at_once(oid),
-    };
-    let Some(relation) = relation else { return Ok(()) };
-    if lock.is_none() && !relation.is_locked_by_me() {
+    let lock = if retyped {
+        Lock::ShareRowExclusive
+    } else if command.schema {
+        Lock::AccessShare
+    } else if lock::holds_definition(oid) {
+        Lock::Held
+    } else {
         return Ok(());
-    }
+    };
+    let Some(relation) = Relation::try_open(oid, lock) else { return Ok(()) };
     let is_root = is_root(objects, &registration, &relation)?;
     let regrouped = is_root != registration.is_root;
     if (is_root && regrouped) || noted(What::Attaching) {

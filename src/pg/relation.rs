@@ -39,13 +39,6 @@ impl Relation {
         (!ptr.is_null()).then(|| Relation { ptr, close: true })
     }
 
-    /// Opens a relation for reading if it exists and nobody else is changing its definition; never waits.
-    pub(crate) fn try_open_at_once(oid: pg_sys::Oid) -> Option<Relation> {
-        // SAFETY: by value; locks to the end of the transaction or not at all.
-        let locked = unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
-        if locked { Relation::try_open(oid, Lock::Held) } else { None }
-    }
-
     /// A relation that somebody else keeps open.
     ///
     /// # Safety
@@ -139,13 +132,6 @@ impl Relation {
             let columns = std::slice::from_raw_parts((*index).indkey.values.as_ptr(), (*index).indnkeyatts as usize);
             columns.iter().position(|column| *column == number).unwrap_or(usize::MAX)
         }
-    }
-
-    /// Whether this transaction holds a lock on the relation that keeps its definition from changing.
-    pub(crate) fn is_locked_by_me(&self) -> bool {
-        let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-        // SAFETY: the relation is open; looks at the locks of this process only.
-        unsafe { pg_sys::CheckRelationLockedByMe(self.ptr, lock, true) }
     }
 
     /// Whether somebody besides the holder of `self` has the relation open in this process: a command that surrounds this one is still at work on it.

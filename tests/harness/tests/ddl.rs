@@ -423,6 +423,12 @@ fn labels_of_an_enum_that_change_are_followed_by_a_baseline() {
 fn attributes_of_a_type_that_change_are_followed_by_a_baseline() {
     values_changed(MOOD, "ALTER TYPE pair ADD ATTRIBUTE more text", 1);
     values_changed(MOOD, "ALTER TYPE pair DROP ATTRIBUTE n", 1);
+    // A table of a type follows the type.
+    values_changed(
+        "CREATE TYPE order_line AS (id int, a int); CREATE TABLE t OF order_line (PRIMARY KEY (id)); INSERT INTO t VALUES (1, 1)",
+        "ALTER TYPE order_line ADD ATTRIBUTE b text CASCADE",
+        1,
+    );
     // The row type of another table.
     values_changed(
         "CREATE TABLE other (x int); CREATE TABLE t (id int PRIMARY KEY, a int, o other); INSERT INTO t VALUES (1, 1, '(5)')",

@@ -35,7 +35,7 @@ impl Project<'_> {
     #[track_caller]
     fn run(&self, release: &str, args: &[&str]) -> String {
         let output = Command::new(&self.python)
-            .args(["-B", "-W", "error"])
+            .arg("-B")
             .args(args)
             .current_dir(root().join("tests/django"))
             .env("SHOP_RELEASE", release)
