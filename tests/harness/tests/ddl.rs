@@ -127,7 +127,7 @@ fn columns_before_and_after_are_recorded() {
 #[test]
 fn the_text_is_the_statement_of_the_client() {
     let (_database, mut s) = protected(TABLE);
-    s.run("/* first */ SELECT 1; /* second */ ALTER TABLE t ADD c1 int ; SELECT 2");
+    s.run("/* first */ SELECT 1; ALTER /* second */ TABLE t ADD c1 int ; SELECT 2");
     s.run("DO 'BEGIN EXECUTE ''ALTER TABLE t ADD c'' || 2 || '' int''; END'");
     s.run("CREATE FUNCTION migrate() RETURNS void LANGUAGE plpgsql AS 'BEGIN ALTER TABLE t ADD c3 int; END'");
     s.run("SELECT migrate() -- as agreed");
@@ -137,7 +137,7 @@ fn the_text_is_the_statement_of_the_client() {
     assert_eq!(
         found[..4],
         [
-            "ALTER TABLE: /* second */ ALTER TABLE t ADD c1 int",
+            "ALTER TABLE: ALTER /* second */ TABLE t ADD c1 int",
             "ALTER TABLE: DO 'BEGIN EXECUTE ''ALTER TABLE t ADD c'' || 2 || '' int''; END'",
             "ALTER TABLE: SELECT migrate() -- as agreed",
             "ALTER TABLE: ALTER TABLE t ADD c4 int",
