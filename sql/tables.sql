@@ -35,7 +35,7 @@ COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
 COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
 COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
 COMMENT ON COLUMN audit.log.command IS 'Command of that transaction that made this version of the row.';
-COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY.';
+COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY, DDL.';
 COMMENT ON COLUMN audit.log.table_oid IS 'Object id of the table.';
 COMMENT ON COLUMN audit.log.table_schema IS 'Schema of the table when the entry was made.';
 COMMENT ON COLUMN audit.log.table_name IS 'Name of the table when the entry was made; of a partitioned table, the partition.';
@@ -118,12 +118,15 @@ CREATE TABLE audit.registry (
   columns text[] NOT NULL,
   types text[] NOT NULL,
   key text[] NOT NULL,
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
   CONSTRAINT registry_pkey PRIMARY KEY (relation)
 );
 COMMENT ON TABLE audit.registry IS 'Protected tables, as the triggers see them; audit.verify() holds it against the log. Use the view audit.protected.';
 COMMENT ON COLUMN audit.registry.known_as IS 'Object id of the table in the log: after a restore, until the first write, that of the former database.';
 COMMENT ON COLUMN audit.registry.protect_id IS 'Id of its PROTECT entry.';
 COMMENT ON COLUMN audit.registry.is_root IS 'Whether it was named in audit.protect(), not reached through a parent.';
+COMMENT ON COLUMN audit.registry.table_name IS 'Name of the table, in table_schema, as the log last said: what a DDL entry compares with.';
 COMMENT ON COLUMN audit.registry.columns IS 'Recorded columns since its PROTECT entry; their types are in types, the primary key is in key.';
 REVOKE ALL ON TABLE audit.registry FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.registry', '');

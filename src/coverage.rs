@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use audit_ledger::{Finding, Kind};
 use pgrx::pg_sys;
 
+use crate::ddl;
 use crate::error::Error;
 use crate::history::{History, Protected};
 use crate::pg::catalog;
@@ -113,6 +114,9 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
             }
         }
     }
+    for table in &history.tables {
+        check_former_names(table, &covered, sink);
+    }
     for registration in &registrations {
         if !history.tables.iter().any(|table| table.protect_id == registration.protect_id) {
             let relation = crate::session_cache::display_name(registration.relation);
@@ -135,7 +139,7 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
     }
     checked += check_guards(objects, sink);
     checked += check_functions(objects, sink);
-    checked += check_event_trigger(sink);
+    checked += check_event_triggers(sink);
     Ok(checked)
 }
 
@@ -217,9 +221,13 @@ fn check_table(
     let here = finding(table.display());
     let Some(relation) = Relation::try_open(oid, Lock::AccessShare) else {
         sink(Finding {
+            chain: table.dropped.map(|place| place.chain),
+            seq: table.dropped.map(|place| place.seq),
+            id: table.dropped.map(|place| place.id),
             detail: format!("the protected table with OID {} does not exist any more", oid.to_u32()),
             hint: format!(
-                "It was dropped. If that was right, say so: SELECT audit.unprotect({}, 'reason').",
+                "It was dropped{}. If that was right, say so: SELECT audit.unprotect({}, 'reason').",
+                if table.dropped.is_some() { ": the DDL entry says when and by whom" } else { "" },
                 oid.to_u32()
             ),
             ..here
@@ -230,7 +238,7 @@ fn check_table(
     if today != table.display() {
         sink(Finding {
             detail: format!("the protected table is called {today} now"),
-            hint: "It was renamed or moved to another schema. If that was right, use audit.unprotect() and audit.protect() to record it under its new name.".into(),
+            hint: "It was renamed or moved to another schema with the event trigger \"audit_ddl\" switched off. If that was right, use audit.unprotect() and audit.protect() to record it under its new name.".into(),
             ..here.clone()
         });
     }
@@ -268,6 +276,25 @@ fn check_table(
             },
             ..here.clone()
         });
+    }
+}
+
+/// Whether another table, which is not protected, has come to a name that a protected table had: what is written to it goes unrecorded.
+fn check_former_names(table: &Protected, covered: &[pg_sys::Oid], sink: &mut impl FnMut(Finding)) {
+    for (schema, name) in &table.former_names {
+        let Some(other) = relation::named(schema, name).filter(|other| !covered.contains(other)) else { continue };
+        if matches!(relation::kind_of(other), Some('r' | 'p' | 'f')) {
+            let today = table.display();
+            sink(Finding {
+                detail: format!(
+                    "the table stands where {today} stood, which is protected, but is not protected itself"
+                ),
+                hint: format!(
+                    "{today} was renamed or moved. If this table has taken its place, protect it: SELECT audit.protect('{schema}.{name}')."
+                ),
+                ..finding(format!("{schema}.{name}"))
+            });
+        }
     }
 }
 
@@ -362,18 +389,19 @@ fn check_functions(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
     functions.len() as u64
 }
 
-/// The event trigger that covers new partitions.
-fn check_event_trigger(sink: &mut impl FnMut(Finding)) -> u64 {
-    const NAME: &str = "audit_ddl";
-    let state = match catalog::event_trigger_enabled(NAME) {
-        Some('A') => return 1,
-        Some(_) => "disabled",
-        None => "missing",
-    };
-    sink(Finding {
-        detail: format!("the event trigger \"{NAME}\" that protects new partitions is {state}"),
-        hint: format!("Turn it on with ALTER EVENT TRIGGER {NAME} ENABLE ALWAYS."),
-        ..finding(NAME.to_owned())
-    });
-    1
+/// The event triggers that follow DDL.
+fn check_event_triggers(sink: &mut impl FnMut(Finding)) -> u64 {
+    for name in ddl::EVENT_TRIGGERS {
+        let state = match catalog::event_trigger_enabled(name) {
+            Some('A') => continue,
+            Some(_) => "disabled",
+            None => "missing",
+        };
+        sink(Finding {
+            detail: format!("the event trigger \"{name}\" that records DDL and protects new partitions is {state}"),
+            hint: format!("Turn it on with ALTER EVENT TRIGGER {name} ENABLE ALWAYS."),
+            ..finding(name.to_owned())
+        });
+    }
+    ddl::EVENT_TRIGGERS.len() as u64
 }

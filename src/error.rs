@@ -52,6 +52,10 @@ pub(crate) enum Error {
         trigger: String,
         state: &'static str,
     },
+    /// A DDL command that changes what rows of a table say, while a query of the same session reads it.
+    InUse {
+        relation: String,
+    },
     ExcludedKey {
         relation: String,
         column: String,
@@ -218,6 +222,12 @@ impl Error {
                 format!("cannot end the recording of changes of table \"{relation}\""),
                 Some(format!("After this command its trigger \"{trigger}\" would be {state}.")),
                 some("A superuser may end the protection with audit.unprotect()."),
+            ),
+            InUse { relation } => (
+                ERRCODE_OBJECT_IN_USE,
+                format!("cannot record the rows of table \"{relation}\" anew while this session uses it"),
+                Some("The command changes what its rows say.".into()),
+                some("Run the command outside of queries and commands that use the table."),
             ),
             NoSuchColumn { relation, column } => (
                 ERRCODE_UNDEFINED_COLUMN,

@@ -1,4 +1,4 @@
-//! What should be protected, read from the log itself: its PROTECT, UNPROTECT, TRUNCATE and INCARNATION entries.
+//! What should be protected, read from the log itself: its PROTECT, UNPROTECT, TRUNCATE, DDL and INCARNATION entries.
 //!
 //! An emptied registry, a renamed or re-created table then is a finding, not "nothing to check".
 
@@ -8,6 +8,7 @@ use audit_ledger::Operation;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::ddl;
 use crate::protect::{IncarnationDetails, ProtectDetails};
 
 /// An entry about a table as a whole, or about the ledger.
@@ -34,12 +35,31 @@ pub(crate) struct Protected {
     pub(crate) name: String,
     /// `None` when the details of its PROTECT entry cannot be read.
     pub(crate) details: Option<ProtectDetails>,
+    /// Schemas and names that it had before.
+    pub(crate) former_names: Vec<(String, String)>,
+    /// The DDL entry that says that it was dropped.
+    pub(crate) dropped: Option<Place>,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) chain: i32,
+    pub(crate) seq: i64,
+    pub(crate) id: i64,
 }
 
 impl Protected {
     /// `schema.name`
     pub(crate) fn display(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+
+    fn rename(&mut self, schema: &str, name: &str) {
+        if (self.schema.as_str(), self.name.as_str()) != (schema, name) {
+            let schema = std::mem::replace(&mut self.schema, schema.to_owned());
+            self.former_names.push((schema, std::mem::replace(&mut self.name, name.to_owned())));
+        }
     }
 }
 
@@ -91,9 +111,12 @@ impl History {
         for landmark in landmarks.iter() {
             match landmark.operation {
                 Operation::Protect => {
-                    if let Some((former, _)) = current.insert(landmark.table_oid, (history.tables.len(), landmark.id)) {
+                    let former = current.insert(landmark.table_oid, (history.tables.len(), landmark.id));
+                    let former_names = former.map_or_else(Vec::new, |(former, _)| {
                         alive[former] = false;
-                    }
+                        history.tables[former].rename(&landmark.schema, &landmark.name);
+                        std::mem::take(&mut history.tables[former].former_names)
+                    });
                     alive.push(true);
                     history.tables.push(Protected {
                         protect_id: landmark.id,
@@ -103,7 +126,18 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details: landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok()),
+                        former_names,
+                        dropped: None,
                     });
+                }
+                Operation::Ddl => {
+                    let Some((table, _)) = current.get(&landmark.table_oid) else { continue };
+                    let table = &mut history.tables[*table];
+                    table.rename(&landmark.schema, &landmark.name);
+                    if landmark.new.as_deref().is_some_and(ddl::is_drop) {
+                        let Landmark { chain, seq, id, .. } = *landmark;
+                        table.dropped = Some(Place { chain, seq, id });
+                    }
                 }
                 Operation::Unprotect => {
                     if let Some((table, _)) = current.remove(&landmark.table_oid) {

@@ -11,7 +11,8 @@
 //! | `pending` | entries that wait to be written |
 //! | `log` | the table `audit.log` |
 //! | `registry` | ledger, incarnation, which tables are protected how |
-//! | `protect` | putting tables under protection; new partitions |
+//! | `protect` | putting tables under protection |
+//! | `ddl` | following what DDL does to protected tables; new partitions |
 //! | `guard` | refusing changes of the extension's own tables |
 //! | `seal` | all chains into one tree, one row of `audit.seal` at a time |
 //! | `tiles` | where that tree is stored |
@@ -37,6 +38,7 @@ mod capture;
 mod chain;
 mod checkpoint;
 mod coverage;
+mod ddl;
 mod error;
 mod grants;
 mod guard;

@@ -9,6 +9,7 @@ use audit_ledger::{Actor, Entry, Hash, Link, Operation, RawEntry, RawTable, Stor
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
 
+use crate::ddl;
 use crate::error::Error;
 use crate::pending;
 use crate::pg::datum::{self, Packed};
@@ -516,6 +517,7 @@ pub(crate) struct Details {
     pub(crate) seq: i64,
     pub(crate) schema: String,
     pub(crate) name: String,
+    /// Of a DDL entry only what [`ddl::is_drop`] reads.
     pub(crate) new: Option<String>,
 }
 
@@ -620,13 +622,15 @@ impl Entries {
 
     /// What a row says that is no row change; `None` when it has no valid place.
     pub(crate) fn details(&self, row: &Row<'_>) -> Option<Details> {
+        let is_ddl = row.text(column::OP).is_some_and(|text| text == Operation::Ddl.as_str());
+        let shorten = |new: Cow<'_, str>| if is_ddl { ddl::shortened(&new) } else { new.into_owned() };
         Some(Details {
             ledger: row.uuid(column::LEDGER)?,
             chain: row.int4(column::CHAIN)?,
             seq: row.int8(column::SEQ)?,
             schema: row.text(column::TABLE_SCHEMA).unwrap_or_default().into_owned(),
             name: row.text(column::TABLE_NAME).unwrap_or_default().into_owned(),
-            new: row.text(column::NEW).map(Cow::into_owned),
+            new: row.text(column::NEW).map(shorten),
         })
     }
 

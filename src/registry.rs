@@ -241,9 +241,13 @@ pub(crate) struct Registration {
     pub(crate) exclude_numbers: Vec<i16>,
     /// What is recorded since its PROTECT entry.
     pub(crate) shape: Shape,
+    /// Schema of the table as the log last said.
+    pub(crate) schema: String,
+    /// Name of the table as the log last said.
+    pub(crate) name: String,
 }
 
-const REGISTRY_TYPES: [pg_sys::Oid; 12] = [
+const REGISTRY_TYPES: [pg_sys::Oid; 14] = [
     pg_sys::REGCLASSOID,
     pg_sys::OIDOID,
     pg_sys::CHAROID,
@@ -256,6 +260,8 @@ const REGISTRY_TYPES: [pg_sys::Oid; 12] = [
     pg_sys::TEXTARRAYOID,
     pg_sys::TEXTARRAYOID,
     pg_sys::TEXTARRAYOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
 ];
 
 impl Registration {
@@ -271,6 +277,8 @@ impl Registration {
             exclude: row.array(7)?,
             exclude_numbers: row.array(8)?,
             shape: Shape { columns: row.array(9)?, types: row.array(10)?, key: row.array(11)? },
+            schema: row.text(12)?.into_owned(),
+            name: row.text(13)?.into_owned(),
         })
     }
 
@@ -288,6 +296,8 @@ impl Registration {
             self.shape.columns.clone().into_datum(),
             self.shape.types.clone().into_datum(),
             self.shape.key.clone().into_datum(),
+            Some(datum::from_bytes(self.schema.as_bytes())),
+            Some(datum::from_bytes(self.name.as_bytes())),
         ]
     }
 

@@ -55,9 +55,9 @@ impl Notes {
         }
     }
 
-    /// Whether nothing was noted.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.relations.is_empty()
+    /// Notes of just these.
+    pub(crate) fn of(relations: Vec<pg_sys::Oid>) -> Notes {
+        Notes { relations, all: false }
     }
 
     /// Whether a relation may have changed.
@@ -192,6 +192,16 @@ pub(crate) fn application_name() -> Option<Rc<str>> {
 /// Notes that a role has changed: it may have another name.
 pub(crate) fn role_changed() {
     ROLES_CHANGED.set(true);
+}
+
+/// Notes that a schema has changed: it may have another name, which tables made earlier hold.
+pub(crate) fn schema_changed() {
+    STALE.with_borrow_mut(|stale| stale.add(pg_sys::InvalidOid));
+}
+
+/// Notes again that a relation has changed: whoever took the note could not follow the change yet.
+pub(crate) fn touch_again(oid: pg_sys::Oid) {
+    TOUCHED.with_borrow_mut(|touched| touched.add(oid));
 }
 
 /// Forgets what may differ in the next transaction.

@@ -50,6 +50,20 @@ pub(crate) fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether this process holds a lock of this strength, or a stronger one, on the object of a tag.
+///
+/// PostgreSQL 17 can ask for stronger ones at once (commit 0cecc908).
+pub(super) fn holds_lock(tag: &pg_sys::LOCKTAG, lock: pg_sys::LOCKMODE) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: the tag outlives the calls, which look at the locks of this process only.
+    let held =
+        (lock..=pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE).any(|lock| unsafe { pg_sys::LockHeldByMe(tag, lock) });
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: as above.
+    let held = unsafe { pg_sys::LockHeldByMe(tag, lock, true) };
+    held
+}
+
 /// Whether a column is a virtual generated one, which holds no value (PostgreSQL 18).
 pub(crate) fn is_virtual(attribute: &pg_sys::FormData_pg_attribute) -> bool {
     attribute.attgenerated as u8 == b'v'

@@ -10,6 +10,7 @@ pub(crate) mod attempt;
 pub(crate) mod catalog;
 pub(crate) mod compat;
 pub(crate) mod datum;
+pub(crate) mod event_trigger;
 pub(crate) mod file;
 pub(crate) mod fmgr;
 pub(crate) mod hooks;

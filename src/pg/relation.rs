@@ -1,6 +1,6 @@
 //! Open relations and what the catalogs say of them.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::{PgList, pg_sys};
 
@@ -37,13 +37,6 @@ impl Relation {
         // SAFETY: by value; gives null when there is no such relation.
         let ptr = unsafe { pg_sys::try_relation_open(oid, lock as pg_sys::LOCKMODE) };
         (!ptr.is_null()).then(|| Relation { ptr, close: true })
-    }
-
-    /// Opens a relation for reading if it exists and nobody else is changing its definition; never waits.
-    pub(crate) fn try_open_at_once(oid: pg_sys::Oid) -> Option<Relation> {
-        // SAFETY: by value; locks to the end of the transaction or not at all.
-        let locked = unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
-        if locked { Relation::try_open(oid, Lock::Held) } else { None }
     }
 
     /// A relation that somebody else keeps open.
@@ -141,11 +134,10 @@ impl Relation {
         }
     }
 
-    /// Whether this transaction holds a lock on the relation that keeps its definition from changing.
-    pub(crate) fn is_locked_by_me(&self) -> bool {
-        let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-        // SAFETY: the relation is open; looks at the locks of this process only.
-        unsafe { pg_sys::CheckRelationLockedByMe(self.ptr, lock, true) }
+    /// Whether somebody besides the holder of `self` has the relation open in this process: a command that surrounds this one is still at work on it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        // SAFETY: an open relation is a valid struct.
+        unsafe { (*self.ptr).rd_refcnt > 1 }
     }
 
     /// Whether the relation is a partition.
@@ -346,6 +338,32 @@ unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
 pub(crate) fn may_have_children(oid: pg_sys::Oid) -> bool {
     // SAFETY: catalog look-ups by value; the second raises an error for a relation that does not exist, the first does not.
     unsafe { pg_sys::get_rel_relkind(oid) != 0 && server::has_subclass(oid) }
+}
+
+/// Whether the relation is a partition or inheritance child of another.
+pub(crate) fn has_parent(oid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up by value.
+    unsafe { server::has_superclass(oid) }
+}
+
+/// Object id of the row type of a relation, if it has one.
+pub(crate) fn row_type(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up by value.
+    let row_type = unsafe { pg_sys::get_rel_type_id(oid) };
+    (row_type != pg_sys::InvalidOid).then_some(row_type)
+}
+
+/// `pg_class.relkind`, if the relation exists.
+pub(crate) fn kind_of(oid: pg_sys::Oid) -> Option<char> {
+    // SAFETY: a catalog look-up by value.
+    let kind = unsafe { pg_sys::get_rel_relkind(oid) };
+    (kind != 0).then(|| char::from(kind as u8))
+}
+
+/// Object id of the relation with this schema and name, if there is one.
+pub(crate) fn named(schema: &str, name: &str) -> Option<pg_sys::Oid> {
+    let schema = find_schema(&CString::new(schema).ok()?)?;
+    find(schema, &CString::new(name).ok()?)
 }
 
 /// Object id of the relation `name` in the schema, if there is one.

@@ -61,6 +61,29 @@ pub(crate) fn with_application_name<R>(read: impl FnOnce(&CStr) -> R) -> Option<
     }
 }
 
+/// Text of the statement that the client has sent and that is running: of several sent together, that one alone. What functions run in turn is
+/// not in it. `None` where no client's statement runs.
+pub(crate) fn statement() -> Option<String> {
+    // SAFETY: the active portal, if any, holds the text and the plans of the running statement while that runs. Location and length, where they are known,
+    // lie inside the text; a length of 0 reaches to its end (nodes/plannodes.h).
+    let bytes = unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() || (*portal).sourceText.is_null() {
+            return None;
+        }
+        let text = CStr::from_ptr((*portal).sourceText).to_bytes();
+        match pgrx::PgList::<pg_sys::PlannedStmt>::from_pg((*portal).stmts).get_ptr(0) {
+            None => text,
+            Some(plan) => {
+                let rest = text.get(usize::try_from((*plan).stmt_location).unwrap_or(0)..)?;
+                let length = usize::try_from((*plan).stmt_len).ok().filter(|length| *length > 0);
+                rest.get(..length.unwrap_or(rest.len()))?
+            }
+        }
+    };
+    Some(String::from_utf8_lossy(bytes).trim().to_owned())
+}
+
 /// Address of a client: its text, and the `inet` value to store.
 pub(crate) struct ClientAddress {
     pub(crate) text: String,

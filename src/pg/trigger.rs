@@ -137,18 +137,6 @@ impl RowBuffer {
     }
 }
 
-/// Whether the function was called by the event trigger manager.
-pub(crate) fn is_event_trigger(call: &Call) -> bool {
-    let node = call.context();
-    // SAFETY: a non-null context is a node; its tag says what it is.
-    !node.is_null() && unsafe { (*node).type_ } == pg_sys::NodeTag::T_EventTriggerData
-}
-
-/// What an event trigger gives: nothing.
-pub(crate) fn event_trigger_answer() -> TriggerAnswer {
-    TriggerAnswer(pg_sys::Datum::null())
-}
-
 /// `pg_trigger.tgtype` of a trigger AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW (catalog/pg_trigger.h).
 pub(crate) const ROW_KIND: i16 = (pg_sys::TRIGGER_TYPE_ROW
     | pg_sys::TRIGGER_TYPE_INSERT

@@ -7,7 +7,7 @@ use pgrx::{pg_guard, pg_sys};
 use super::reserve::with_reserve;
 use super::server;
 use crate::error::or_report;
-use crate::{chain, pending, seal, session_cache};
+use crate::{chain, ddl, pending, seal, session_cache};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -18,6 +18,8 @@ pub(crate) fn register() {
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::null());
         let roles = pg_sys::SysCacheIdentifier::AUTHOID as core::ffi::c_int;
         pg_sys::CacheRegisterSyscacheCallback(roles, Some(on_role_changed), pg_sys::Datum::null());
+        let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as core::ffi::c_int;
+        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(on_schema_changed), pg_sys::Datum::null());
     }
 }
 
@@ -66,6 +68,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         pending::end_of_transaction(event != XACT_EVENT_ABORT);
         seal::end_of_transaction();
         session_cache::end_of_transaction();
+        ddl::end_of_transaction();
     }
 }
 
@@ -85,6 +88,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
         SUBXACT_EVENT_ABORT_SUB => {
             chain::savepoint_rolled_back(this);
             pending::savepoint_rolled_back(this);
+            ddl::savepoint_rolled_back(this);
         }
         _ => {}
     }
@@ -98,4 +102,9 @@ unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: p
 #[pg_guard]
 unsafe extern "C-unwind" fn on_role_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
     session_cache::role_changed();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_schema_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
+    session_cache::schema_changed();
 }

@@ -436,6 +436,9 @@ class Operations(unittest.TestCase):
             dict(op="UNPROTECT", key=None, command=None, new='{"reason":"retired"}'),
             dict(op="INCARNATION", key=None, command=None, table_oid=None, table_schema=None, table_name=None,
                  new='{"system_identifier":"7412","database_oid":16384,"tables":{"16390":24577}}'),
+            dict(op="DDL", key=None, command=None, new='{"command":"CREATE TRIGGER","statement":"CREATE TRIGGER ..."}'),
+            dict(op="DDL", key=None, command=None, new='{"command":"DROP TABLE"}',
+                 old='{"schema":"public","name":"t","columns":["id"],"types":["integer"],"key":["id"]}'),
         ):
             with self.subTest(changed["op"]):
                 self.assertIsNone(self.fault(**changed))
@@ -449,6 +452,9 @@ class Operations(unittest.TestCase):
             dict(op="DELETE", old='{"id":1}', new=None, command=None), dict(op="BASELINE"),
             dict(op="TRUNCATE", key=None, new=None), dict(op="UNPROTECT", key=None, new='{"reason":"retired"}'),
             dict(op="UNPROTECT", key=None, command=None, new="{}"),
+            dict(op="DDL", key=None, command=None, new='{"statement":"DROP TABLE t"}'), dict(op="DDL", key=None, command=None, new=None),
+            dict(op="DDL", command=None, new='{"command":"DROP TABLE"}'), dict(op="DDL", key=None, new='{"command":"DROP TABLE"}'),
+            dict(op="DDL", key=None, command=None, new='{"command":"DROP TABLE"}', old='{"schema":"public","name":"t"}'),
             dict(op="PROTECT", key=None, command=None, new='{"kind":"r","images":"changed","baseline":true}'),
         ):
             with self.subTest(str(changed)):

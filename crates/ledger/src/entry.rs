@@ -217,8 +217,13 @@ impl<'a> Entry<'a> {
                 (None, Some(new)) => check_columns("new", new)?,
                 (None, None) => {}
             }
-        } else if let Some(new) = &self.new {
-            check_details(operation, new)?;
+        } else {
+            if let Some(old) = &self.old {
+                check_details(operation, "old", old)?;
+            }
+            if let Some(new) = &self.new {
+                check_details(operation, "new", new)?;
+            }
         }
         if let Some(context) = &self.context {
             json::validate_one_line_object(context).map_err(|error| FormError::Json("context", error))?;
@@ -266,11 +271,13 @@ pub enum Operation {
     Incarnation,
     /// From here on checkpoints are signed with another key.
     Key,
+    /// The definition of a table was changed, or the table was dropped.
+    Ddl,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 9] = [
+    pub const ALL: [Operation; 10] = [
         Operation::Insert,
         Operation::Update,
         Operation::Delete,
@@ -280,6 +287,7 @@ impl Operation {
         Operation::Unprotect,
         Operation::Incarnation,
         Operation::Key,
+        Operation::Ddl,
     ];
 
     /// The name of the operation in the line.
@@ -294,6 +302,7 @@ impl Operation {
             Operation::Unprotect => "UNPROTECT",
             Operation::Incarnation => "INCARNATION",
             Operation::Key => "KEY",
+            Operation::Ddl => "DDL",
         }
     }
 
@@ -476,9 +485,9 @@ pub enum FormError {
     /// `old` and `new` of an UPDATE hold different columns.
     #[error("\"old\" and \"new\" do not hold the same columns in the same order")]
     Columns,
-    /// `new` of an operation without a row lacks a detail.
-    #[error("member \"new\" of an entry with operation {0} lacks \"{1}\"")]
-    Detail(Operation, &'static str),
+    /// `old` or `new` of an operation without a row lacks a detail.
+    #[error("member \"{1}\" of an entry with operation {0} lacks \"{2}\"")]
+    Detail(Operation, &'static str, &'static str),
 }
 
 /// Whether a member must, may or must not be present.
@@ -504,6 +513,7 @@ fn rules(operation: Operation) -> [Presence; 5] {
         Operation::Protect | Operation::Unprotect => [No, Yes, No, No, Yes],
         Operation::Incarnation => [No, Any, No, No, Yes],
         Operation::Key => [No, No, No, No, Yes],
+        Operation::Ddl => [No, Yes, No, Any, Yes],
     }
 }
 
@@ -578,23 +588,26 @@ impl<'a> Names<'a> {
     }
 }
 
-fn check_details(operation: Operation, new: &str) -> Result<(), FormError> {
-    let names: &[&'static str] = match operation {
-        Operation::Protect => &["kind", "images", "exclude", "baseline"],
-        Operation::Unprotect => &["reason"],
-        Operation::Incarnation => &["system_identifier", "database_oid", "tables"],
-        Operation::Key => &["vkey"],
+/// Checks `old` or `new` of an operation without a row.
+fn check_details(operation: Operation, member: &'static str, text: &str) -> Result<(), FormError> {
+    let names: &[&'static str] = match (operation, member) {
+        (Operation::Protect, _) => &["kind", "images", "exclude", "baseline"],
+        (Operation::Unprotect, _) => &["reason"],
+        (Operation::Incarnation, _) => &["system_identifier", "database_oid", "tables"],
+        (Operation::Key, _) => &["vkey"],
+        (Operation::Ddl, "old") => &["schema", "name", "columns", "types", "key"],
+        (Operation::Ddl, _) => &["command"],
         _ => &[],
     };
     let mut found = 0_u32;
-    let mut details = Scanner::compact(new);
-    while let Some(detail) = details.next_member().map_err(|error| FormError::Json("new", error))? {
+    let mut details = Scanner::compact(text);
+    while let Some(detail) = details.next_member().map_err(|error| FormError::Json(member, error))? {
         if let Some(place) = names.iter().position(|name| *name == detail.raw_name) {
             found |= 1 << place;
         }
     }
     match (0..names.len()).find(|place| found & (1 << place) == 0) {
-        Some(place) => Err(FormError::Detail(operation, names[place])),
+        Some(place) => Err(FormError::Detail(operation, member, names[place])),
         None => Ok(()),
     }
 }
@@ -1077,7 +1090,7 @@ mod tests {
         assert_eq!(details(Operation::Protect, protect), Ok(()));
         assert_eq!(
             details(Operation::Protect, r#"{"kind":"r","images":"full","baseline":true}"#),
-            Err(Detail(Operation::Protect, "exclude"))
+            Err(Detail(Operation::Protect, "new", "exclude"))
         );
         assert_eq!(details(Operation::Unprotect, r#"{"reason":"moved away"}"#), Ok(()));
         for spaced in [
@@ -1092,7 +1105,7 @@ mod tests {
             let result = details(Operation::Unprotect, spaced);
             assert!(matches!(result, Err(FormError::Json("new", _))), "{spaced} {result:?}");
         }
-        assert_eq!(details(Operation::Unprotect, "{}"), Err(Detail(Operation::Unprotect, "reason")));
+        assert_eq!(details(Operation::Unprotect, "{}"), Err(Detail(Operation::Unprotect, "new", "reason")));
         assert_eq!(
             details(Operation::Incarnation, r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#),
             Ok(())
@@ -1107,8 +1120,24 @@ mod tests {
             })
         };
         assert_eq!(key(false, r#"{"vkey":"a+b+c"}"#), Ok(()));
-        assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "vkey")));
+        assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "new", "vkey")));
         assert_eq!(key(true, r#"{"vkey":"a+b+c"}"#), Err(Unexpected(Operation::Key, "table_oid")));
+        let ddl = |old: Option<&'static str>, new: &'static str| {
+            changed(&|e| {
+                (e.command, e.key, e.context) = (None, None, None);
+                (e.operation, e.old, e.new) = ("DDL".into(), old.map(Into::into), Some(new.into()));
+            })
+        };
+        let before = r#"{"schema":"public","name":"orders","columns":["id"],"types":["integer"],"key":["id"]}"#;
+        assert_eq!(ddl(Some(before), r#"{"command":"DROP TABLE"}"#), Ok(()));
+        assert_eq!(ddl(None, r#"{"command":"CREATE TRIGGER"}"#), Ok(()));
+        assert_eq!(ddl(None, r#"{"statement":"DROP TABLE t"}"#), Err(Detail(Operation::Ddl, "new", "command")));
+        assert_eq!(
+            ddl(Some(r#"{"schema":"public"}"#), r#"{"command":"x"}"#),
+            Err(Detail(Operation::Ddl, "old", "name"))
+        );
+        let spaced = ddl(Some(r#"{"schema": "public"}"#), r#"{"command":"x"}"#);
+        assert!(matches!(spaced, Err(FormError::Json("old", _))), "{spaced:?}");
     }
 
     #[test]

@@ -551,7 +551,7 @@ mod tests {
         assert_eq!(emitted((Insert, None, None, row)), [plus(text, None)]);
         assert_eq!(emitted((Delete, None, row, None)), [minus(text, None)]);
         assert_eq!(emitted((Update, None, row, Some("{}"))), [minus(text, None), plus("{}", None)]);
-        for operation in [Truncate, Protect, Unprotect, Incarnation] {
+        for operation in [Truncate, Protect, Unprotect, Incarnation, Key, Ddl] {
             assert_eq!(emitted((operation, None, None, Some("{\"reason\": \"x\"}"))), []);
         }
     }

@@ -262,7 +262,7 @@ fn a_trigger_that_changes_the_same_row_again_does_not_confuse_the_history() {
            INSERT INTO t VALUES (1, 10)"#,
     );
     let replayed = s.column(
-        "SELECT op || ' ' || (new ->> 'v') FROM audit.log WHERE table_name = 't' AND op <> 'PROTECT'
+        "SELECT op || ' ' || (new ->> 'v') FROM audit.log WHERE table_name = 't' AND command IS NOT NULL
           ORDER BY command, seq",
     );
     assert_eq!(replayed, ["INSERT 10", "UPDATE 11", "UPDATE 12"]);
@@ -809,14 +809,14 @@ fn an_excluded_column_renamed_stays_excluded() {
     assert_clean(&mut s);
 }
 
-/// DDL that changes nothing that entries tell of writes nothing.
+/// DDL that changes nothing that entries of rows tell of leaves at most an entry about itself.
 #[test]
-fn ddl_that_changes_no_recorded_column_leaves_no_entry() {
+fn ddl_that_changes_no_recorded_column_begins_nothing_anew() {
     let database = database();
     let mut s = database.connect();
     s.run("CREATE TABLE t (id int PRIMARY KEY, a int, b text, x text); INSERT INTO t VALUES (1, 1, 'b', 'x')");
     s.run("SELECT audit.protect('t', exclude => '{x}'); CREATE TABLE other (id int)");
-    let entries = s.number("SELECT count(*) FROM audit.log");
+    let entries = s.number("SELECT count(*) FROM audit.log WHERE op <> 'DDL'");
     for ddl in [
         "CREATE INDEX ON t (a)",
         "ALTER TABLE t ALTER a SET DEFAULT 5",
@@ -839,7 +839,7 @@ fn ddl_that_changes_no_recorded_column_leaves_no_entry() {
         "RESET search_path",
     ] {
         s.run(ddl);
-        assert_eq!(s.number("SELECT count(*) FROM audit.log"), entries, "{ddl}");
+        assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE op <> 'DDL'"), entries, "{ddl}");
         assert_clean(&mut s);
     }
 }
@@ -1039,7 +1039,7 @@ fn a_dropped_table_is_unprotected_by_its_number() {
     s.run("TABLE audit.protected");
     s.run(&format!("SELECT audit.unprotect({oid}, 'dropped with release 7')"));
     assert_clean(&mut s);
-    assert_eq!(s.number("SELECT count(*) FROM audit.log"), 3);
+    assert_eq!(s.number("SELECT count(*) FROM audit.log"), 4);
     // Another table of that name begins anew.
     s.run("CREATE TABLE t (id int PRIMARY KEY); SELECT audit.protect('t'); INSERT INTO t VALUES (1)");
     assert_clean(&mut s);
