@@ -69,9 +69,13 @@ impl Notes {
 /// Notes that a relation has changed; with an invalid object id, that any may have.
 pub(crate) fn relation_changed(oid: pg_sys::Oid) {
     log::relation_changed(oid);
+    note_stale(oid);
+    TOUCHED.with_borrow_mut(|touched| touched.add(oid));
+}
+
+fn note_stale(oid: pg_sys::Oid) {
     IS_STALE.set(true);
     STALE.with_borrow_mut(|stale| stale.add(oid));
-    TOUCHED.with_borrow_mut(|touched| touched.add(oid));
 }
 
 /// The relations that may have changed since this was last asked in this transaction.
@@ -196,7 +200,7 @@ pub(crate) fn role_changed() {
 
 /// Notes that a schema has changed: it may have another name, which tables made earlier hold.
 pub(crate) fn schema_changed() {
-    STALE.with_borrow_mut(|stale| stale.add(pg_sys::InvalidOid));
+    note_stale(pg_sys::InvalidOid);
 }
 
 /// Notes again that a relation has changed: whoever took the note could not follow the change yet.
