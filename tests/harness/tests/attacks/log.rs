@@ -269,7 +269,8 @@ fn a_commit_undone_in_the_files_shows_in_a_checkpoint() {
 
 /// A server with a small ledger, and the name of its database.
 fn stopped_after(more: &[&str]) -> (Cluster, String) {
-    let cluster = Cluster::builder().conf("autovacuum = off").start();
+    // Checksums of pages, from 18 on by default, stop only those who do not make them anew: here the server overlooks them.
+    let cluster = Cluster::builder().conf("autovacuum = off").conf("ignore_checksum_failure = on").start();
     let name = {
         let database = cluster.database();
         let mut s = database.connect();
