@@ -661,9 +661,9 @@ fn attaching_that_comes_to_nothing_leaves_the_triggers_in_place() {
 #[test]
 fn what_cannot_be_protected_cannot_become_a_partition() {
     let (_database, mut s) = protected(PARTS);
-    s.run("CREATE EXTENSION IF NOT EXISTS file_fdw; CREATE SERVER f FOREIGN DATA WRAPPER file_fdw");
+    s.run("CREATE FOREIGN DATA WRAPPER w; CREATE SERVER f FOREIGN DATA WRAPPER w");
     for ddl in [
-        "CREATE FOREIGN TABLE t9 PARTITION OF t FOR VALUES FROM (90) TO (100) SERVER f OPTIONS (filename '/dev/null')",
+        "CREATE FOREIGN TABLE t9 PARTITION OF t FOR VALUES FROM (90) TO (100) SERVER f",
         "CREATE UNLOGGED TABLE t9 PARTITION OF t FOR VALUES FROM (90) TO (100)",
     ] {
         s.refused(ddl);
