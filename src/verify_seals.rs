@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
+use audit_ledger::tile::WIDTH;
 use audit_ledger::{
     Brought, Finding, Hash, Head, Kind, LeafHash, LeafSum, NodeHash, NoteVerifier, SealSummary, SealVerifier,
     SealedHash, SealedLog, StoredSeal, StoredTile, TileId, TileReader, TileWriter, TreeHead, VerifierKey,
@@ -373,7 +374,8 @@ impl<'a, F: FnMut()> LeafLog<'a, F> {
 
     /// The next leaf, if it lies in a tile that is stored.
     fn stored_leaf(&mut self) -> Result<Option<LeafHash>, Error> {
-        let (index, place) = (self.next / 256, (self.next % 256) as usize);
+        let (width, next) = (u64::from(WIDTH), self.next);
+        let (index, place) = (next / width, (next % width) as usize);
         if self.tile.as_ref().is_none_or(|(known, _)| *known != index) {
             let id = TileId::new(0, index).map_err(|error| Error::TreeDamaged { what: error.to_string() })?;
             self.tile = stored_tile(self.tables.tiles, id)?.map(|tile| (index, Rc::new(tile)));

@@ -30,10 +30,7 @@ impl<'a> Writer<'a> {
         unsafe {
             let indexes = pg_sys::CatalogOpenIndexes(relation.as_ptr());
             let count = usize::try_from((*indexes).ri_NumIndices).unwrap_or(0);
-            let plain = (0..count).all(|number| {
-                let info = &**(*indexes).ri_IndexRelationInfo.add(number);
-                info.ii_Expressions.is_null() && info.ii_Predicate.is_null()
-            });
+            let plain = (0..count).all(|number| is_plain(&**(*indexes).ri_IndexRelationInfo.add(number)));
             Writer { relation, indexes, plain }
         }
     }
@@ -42,9 +39,7 @@ impl<'a> Writer<'a> {
     ///
     /// Refuses where somebody has made an index with expressions or a predicate.
     pub(crate) fn insert(&self, values: &[Option<pg_sys::Datum>]) {
-        if !self.plain {
-            or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(self.relation.oid()) }))
-        }
+        self.require_plain();
         let tuple = self.form(values);
         // SAFETY: the tuple was formed for this relation; it is copied into the table.
         unsafe {
@@ -53,9 +48,21 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Refuses where an index needs an executor state.
+    fn require_plain(&self) {
+        if !self.plain {
+            or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(self.relation.oid()) }))
+        }
+    }
+
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
         form(self.relation, values)
     }
+}
+
+/// Whether an index has neither expressions nor a predicate.
+fn is_plain(info: &pg_sys::IndexInfo) -> bool {
+    info.ii_Expressions.is_null() && info.ii_Predicate.is_null()
 }
 
 /// The indexes of a table, open; closed when dropped, but for their locks, which stay to the end of the transaction.
@@ -95,7 +102,7 @@ impl Indexes {
                 (*info).ii_Context = work.as_ptr();
                 indexes.relations.push(index);
                 indexes.infos.push(info);
-                if !((*info).ii_Expressions.is_null() && (*info).ii_Predicate.is_null()) {
+                if !is_plain(&*info) {
                     return None;
                 }
             }
@@ -267,9 +274,7 @@ pub(crate) fn rewrite(relation: &Relation, mut fate: impl FnMut(&Row<'_>) -> Fat
     let mut values = vec![pg_sys::Datum::null(); width];
     let mut nulls = vec![true; width];
     let writer = Writer::new(relation);
-    if !writer.plain {
-        or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(relation.oid()) }))
-    }
+    writer.require_plain();
     // Changed after the scan: it sees what this transaction writes, so a replacement would come by again.
     let mut changes: Vec<(pg_sys::ItemPointerData, Option<pg_sys::HeapTuple>)> = Vec::new();
     // SAFETY: the relation is open; each tuple is valid until the next call, and its place is copied.
