@@ -436,6 +436,8 @@ class Operations(unittest.TestCase):
             dict(op="UNPROTECT", key=None, command=None, new='{"reason":"retired"}'),
             dict(op="INCARNATION", key=None, command=None, table_oid=None, table_schema=None, table_name=None,
                  new='{"system_identifier":"7412","database_oid":16384,"tables":{"16390":24577}}'),
+            dict(op="MAINTENANCE", key=None, command=None, table_oid=None, table_schema=None, table_name=None,
+                 new='{"reason":"repair"}'),
         ):
             with self.subTest(changed["op"]):
                 self.assertIsNone(self.fault(**changed))
@@ -450,6 +452,8 @@ class Operations(unittest.TestCase):
             dict(op="TRUNCATE", key=None, new=None), dict(op="UNPROTECT", key=None, new='{"reason":"retired"}'),
             dict(op="UNPROTECT", key=None, command=None, new="{}"),
             dict(op="PROTECT", key=None, command=None, new='{"kind":"r","images":"changed","baseline":true}'),
+            dict(op="MAINTENANCE", key=None, command=None, new='{"reason":"repair"}'),
+            dict(op="MAINTENANCE", key=None, command=None, table_oid=None, table_schema=None, table_name=None, new="{}"),
         ):
             with self.subTest(str(changed)):
                 self.assertIsNotNone(self.fault(**changed))

@@ -241,7 +241,7 @@ impl<'a> Entry<'a> {
             Operation::Truncate => (No, Yes, No, No, No),
             Operation::Protect | Operation::Unprotect => (No, Yes, No, No, Yes),
             Operation::Incarnation => (No, Any, No, No, Yes),
-            Operation::Key => (No, No, No, No, Yes),
+            Operation::Key | Operation::Maintenance => (No, No, No, No, Yes),
         };
         for (member, rule, present) in [
             ("command", command, self.command.is_some()),
@@ -281,11 +281,13 @@ pub enum Operation {
     Incarnation,
     /// From here on checkpoints are signed with another key.
     Key,
+    /// The guards were opened for the rest of a transaction.
+    Maintenance,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 9] = [
+    pub const ALL: [Operation; 10] = [
         Operation::Insert,
         Operation::Update,
         Operation::Delete,
@@ -295,6 +297,7 @@ impl Operation {
         Operation::Unprotect,
         Operation::Incarnation,
         Operation::Key,
+        Operation::Maintenance,
     ];
 
     /// The name of the operation in the line.
@@ -309,6 +312,7 @@ impl Operation {
             Operation::Unprotect => "UNPROTECT",
             Operation::Incarnation => "INCARNATION",
             Operation::Key => "KEY",
+            Operation::Maintenance => "MAINTENANCE",
         }
     }
 
@@ -557,7 +561,7 @@ impl<'a> Names<'a> {
 fn check_details(operation: Operation, new: &str) -> Result<(), FormError> {
     let names: &[&'static str] = match operation {
         Operation::Protect => &["kind", "images", "exclude", "baseline"],
-        Operation::Unprotect => &["reason"],
+        Operation::Unprotect | Operation::Maintenance => &["reason"],
         Operation::Incarnation => &["system_identifier", "database_oid", "tables"],
         Operation::Key => &["vkey"],
         _ => &[],
@@ -1060,18 +1064,23 @@ mod tests {
             details(Operation::Incarnation, r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#),
             Ok(())
         );
-        let key = |table: bool, new: &'static str| {
+        let of_ledger = |operation: Operation, table: bool, new: &'static str| {
             changed(&|e| {
                 (e.command, e.key, e.old, e.context) = (None, None, None, None);
                 if !table {
                     e.table = None;
                 }
-                (e.operation, e.new) = ("KEY".into(), Some(new.into()));
+                (e.operation, e.new) = (operation.as_str().into(), Some(new.into()));
             })
         };
+        let key = |table: bool, new: &'static str| of_ledger(Operation::Key, table, new);
         assert_eq!(key(false, r#"{"vkey":"a+b+c"}"#), Ok(()));
         assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "vkey")));
         assert_eq!(key(true, r#"{"vkey":"a+b+c"}"#), Err(Unexpected(Operation::Key, "table_oid")));
+        let maintenance = |table: bool, new: &'static str| of_ledger(Operation::Maintenance, table, new);
+        assert_eq!(maintenance(false, r#"{"reason":"moved"}"#), Ok(()));
+        assert_eq!(maintenance(false, "{}"), Err(Detail(Operation::Maintenance, "reason")));
+        assert_eq!(maintenance(true, r#"{"reason":"moved"}"#), Err(Unexpected(Operation::Maintenance, "table_oid")));
     }
 
     #[test]
