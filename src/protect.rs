@@ -20,6 +20,7 @@ use crate::pg::{compat, memory::Scratch, session, xact};
 use crate::registry::{self, Objects, Registration, images};
 use crate::render::{Shape, Table};
 use crate::session_cache::{self, display_name};
+use crate::watch::OwnWork;
 
 /// Name of the trigger that records row changes. Triggers of one event fire in the order of their names; an earlier one may change the row again, which is why
 /// entries carry the number of the command.
@@ -104,6 +105,7 @@ pub(crate) fn protect(call: &Call) -> Result<i64, Error> {
     let baseline = call.argument(3).ok_or(Error::NullArgument { argument: "baseline" })?;
 
     let objects = session_cache::objects()?;
+    let _own_work = OwnWork::begin();
     lock::lock(Target::Ledger);
     // Keeps writers out until the end of the transaction: the baseline is the state that the first entry after it starts from.
     let Some(root) = Relation::try_open(oid, Lock::ShareRowExclusive) else {
@@ -209,6 +211,7 @@ pub(crate) fn unprotect(call: &Call) -> Result<i64, Error> {
         return Err(Error::EmptyReason);
     }
     let objects = session_cache::objects()?;
+    let _own_work = OwnWork::begin();
     lock::lock(Target::Ledger);
     let root = Relation::try_open(oid, Lock::ShareRowExclusive);
     if let Some(root) = &root {
@@ -268,6 +271,7 @@ pub(crate) fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
     }
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
+        let _own_work = OwnWork::begin();
         cover(&objects)?;
         follow_columns(&objects)?;
     }
@@ -339,12 +343,15 @@ fn follow_columns(objects: &Objects) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a command of an owner that has switched off, changed or dropped a trigger of ours. A superuser may: verification reports it.
+/// Refuses a command of an owner that has switched off, changed or dropped a trigger of ours, or made the table unlogged. A superuser may: verification reports it.
 fn check_recording(objects: &Objects, registration: &Registration, relation: &Relation) -> Result<(), Error> {
     // PostgreSQL takes the row trigger away from a partition that is detached; verification reports that, too.
     let is_detached = !registration.is_root && !relation.is_partition();
     if session::is_superuser() || is_detached {
         return Ok(());
+    }
+    if relation.persistence() != 'p' {
+        return Err(Error::WouldUnlog { relation: display_name(relation.oid()) });
     }
     let (row, truncate) = coverage::table_states(objects, relation);
     for (state, trigger) in [(row, ROW_TRIGGER), (truncate, TRUNCATE_TRIGGER)] {

@@ -84,3 +84,18 @@ pub(super) fn exit(code: core::ffi::c_int) -> ! {
         unreachable!("proc_exit does not return")
     }
 }
+
+/// Whether event triggers fire in this session.
+///
+/// PostgreSQL 17 made that a setting (commit 5e5a5ed5).
+pub(crate) fn event_triggers_enabled() -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        true
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: a plain boolean of the session.
+    unsafe {
+        pg_sys::event_triggers
+    }
+}

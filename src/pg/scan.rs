@@ -55,6 +55,24 @@ impl Drop for WithoutOwn {
     }
 }
 
+/// While it lives, [`Visible::Statement`] sees what is committed at this moment, and all that the commands before this one wrote; also where no statement runs.
+pub(crate) struct LatestSnapshot(());
+
+impl LatestSnapshot {
+    pub(crate) fn new() -> LatestSnapshot {
+        // SAFETY: called inside a transaction; pushing copies the snapshot, which is the active one from here on and ours alone.
+        unsafe { pg_sys::PushCopiedSnapshot(pg_sys::GetLatestSnapshot()) };
+        LatestSnapshot(())
+    }
+}
+
+impl Drop for LatestSnapshot {
+    fn drop(&mut self) {
+        // SAFETY: as for `WithoutOwn`. After an error the server puts away what was active before this is reached only when the transaction is cleaned up.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
 /// One row, deformed: values and null flags by column index. Valid until the scan moves on.
 pub(crate) struct Row<'a> {
     values: &'a [pg_sys::Datum],
@@ -80,6 +98,10 @@ impl<'a> Row<'a> {
 
 /// Columns of our own tables, whose types [`Relation::has_types`] has checked. All give `None` for NULL; indexes count from 0.
 impl<'a> Row<'a> {
+    pub(crate) fn is_null(&self, index: usize) -> bool {
+        self.nulls[index]
+    }
+
     pub(crate) fn boolean(&self, index: usize) -> Option<bool> {
         self.get(index).map(|datum| datum.value() & 1 == 1)
     }

@@ -16,6 +16,7 @@ mod raw {
         ) -> *mut pg_sys::List;
         pub(super) fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
         pub(super) fn has_subclass(relid: pg_sys::Oid) -> bool;
+        pub(super) fn has_superclass(relid: pg_sys::Oid) -> bool;
         pub(super) fn die(signal: core::ffi::c_int);
         pub(super) fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
@@ -59,6 +60,15 @@ pub(super) unsafe fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys:
 pub(super) unsafe fn has_subclass(relid: pg_sys::Oid) -> bool {
     // SAFETY: as above.
     unsafe { pg_guard_ffi_boundary(|| raw::has_subclass(relid)) }
+}
+
+/// `catalog/pg_inherits.h`: whether a relation is a child of another.
+///
+/// # Safety
+/// Called in a transaction.
+pub(super) unsafe fn has_superclass(relid: pg_sys::Oid) -> bool {
+    // SAFETY: as above.
+    unsafe { pg_guard_ffi_boundary(|| raw::has_superclass(relid)) }
 }
 
 /// `utils/bytea.h`: the setting `bytea_output`; 1 is `BYTEA_OUTPUT_HEX`. Gives the former value.
