@@ -237,6 +237,39 @@ fn a_superuser_is_refused_every_direct_change_of_log_and_catalogs() {
     assert_clean(&mut s);
 }
 
+/// A refusal that is caught has undone what was refused, and errors that others catch meanwhile hide nothing.
+#[test]
+fn a_refusal_that_is_caught_leaves_nothing_open() {
+    let database = shop(preloaded());
+    let mut s = database.connect();
+    s.run(
+        "DO $$ BEGIN
+           BEGIN ALTER TABLE account DISABLE TRIGGER USER; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
+           BEGIN DELETE FROM audit.log; EXCEPTION WHEN insufficient_privilege THEN NULL; END;
+           UPDATE account SET balance = 0 WHERE id = 1;
+         END $$",
+    );
+    assert_eq!(changes(&mut s, "account").len(), 6);
+    assert_clean(&mut s);
+    s.run(
+        "CREATE FUNCTION noise() RETURNS event_trigger LANGUAGE plpgsql AS $$
+           BEGIN BEGIN PERFORM 1 / 0; EXCEPTION WHEN OTHERS THEN NULL; END;
+                 CREATE TEMPORARY TABLE IF NOT EXISTS noisy (id int); END $$;
+         CREATE EVENT TRIGGER a_noise ON ddl_command_end EXECUTE FUNCTION noise();
+         CREATE EVENT TRIGGER z_noise ON ddl_command_end EXECUTE FUNCTION noise()",
+    );
+    for attack in [
+        "ALTER TABLE account DISABLE TRIGGER USER",
+        "ALTER TABLE audit.log DISABLE TRIGGER ALL",
+        "DROP EXTENSION audit CASCADE",
+    ] {
+        stopped(&mut s, attack);
+    }
+    s.run("ALTER TABLE account ADD COLUMN more int; CREATE TABLE measure_2 PARTITION OF measure FOR VALUES FROM (10) TO (20)");
+    s.run("DROP EVENT TRIGGER a_noise; DROP EVENT TRIGGER z_noise");
+    assert_clean(&mut s);
+}
+
 /// With the guard triggers out of the way (a moment without the library, say) the hooks refuse the same.
 #[test]
 fn direct_changes_are_refused_even_where_triggers_are_off() {
