@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::compat;
 use super::relation::{Lock, Relation};
 use super::scan::{Comparison, Condition, Direction, TableScan, Visible, by_index};
 
@@ -198,19 +199,13 @@ fn rights(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid, column: u32
             const OVERHEAD: usize =
                 (size_of::<pg_sys::ArrayType>() + 2 * size_of::<core::ffi::c_int>()).next_multiple_of(8);
             let items = array.cast::<u8>().add(OVERHEAD).cast::<pg_sys::AclItem>();
-            let mask = (1_u64 << GRANT_OPTIONS) - 1;
             std::slice::from_raw_parts(items, count)
                 .iter()
-                .map(|item| Grant { grantee: item.ai_grantee, rights: u64::from(item.ai_privs) & mask })
+                .map(|item| Grant { grantee: item.ai_grantee, rights: compat::granted_rights(item) })
                 .collect()
         }
     })
 }
-
-/// How many bits of a right are the right itself; the others are the right to grant it.
-///
-/// PostgreSQL 16 doubled the width (commit 7b378237).
-const GRANT_OPTIONS: u32 = size_of::<pg_sys::AclMode>() as u32 * 4;
 
 /// What `ALTER ROLE ... SET` and `ALTER DATABASE ... SET` have set that counts in this database: `name=value`, and for whom.
 pub(crate) fn settings_of_roles() -> Vec<(String, String)> {

@@ -99,3 +99,17 @@ pub(crate) fn event_triggers_enabled() -> bool {
         pg_sys::event_triggers
     }
 }
+
+/// The bits of what an item of an access list grants, without those of the right to grant it.
+///
+/// PostgreSQL 16 doubled the width of both (commit 7b378237).
+pub(super) fn granted_rights(item: &pg_sys::AclItem) -> u64 {
+    #[cfg(feature = "pg15")]
+    {
+        u64::from(item.ai_privs) & 0xFFFF
+    }
+    #[cfg(not(feature = "pg15"))]
+    {
+        item.ai_privs & 0xFFFF_FFFF
+    }
+}
