@@ -27,8 +27,10 @@ BEGIN
       CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
       WHERE n.nspname OPERATOR(pg_catalog.=) 'audit'
   LOOP
-    CONTINUE WHEN item.grantee OPERATOR(pg_catalog.=) item.owner OR item.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid;
-    EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %I', item.kind, item.name, pg_catalog.pg_get_userbyid(item.grantee));
+    CONTINUE WHEN item.grantee OPERATOR(pg_catalog.=) item.owner;
+    EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', item.kind, item.name,
+      CASE WHEN item.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC'
+           ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(item.grantee)) END);
   END LOOP;
 END
 $$;

@@ -181,3 +181,10 @@ CREATE FUNCTION audit.set_context(context jsonb) RETURNS void
   AS $$ SELECT set_config('audit.context', coalesce(context::text, ''), true) $$;
 COMMENT ON FUNCTION audit.set_context(jsonb) IS 'Says who makes the changes of this transaction, and why.';
 REVOKE ALL ON FUNCTION audit.set_context(jsonb) FROM PUBLIC;
+
+-- C, not SQL: GRANT takes no parameters.
+CREATE FUNCTION audit.grant_auditor(role regrole) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_grant_auditor';
+COMMENT ON FUNCTION audit.grant_auditor(regrole) IS 'Grants a role what it needs to read and verify the log, and nothing that changes anything.';
+REVOKE ALL ON FUNCTION audit.grant_auditor(regrole) FROM PUBLIC;

@@ -35,7 +35,7 @@ COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
 COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
 COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
 COMMENT ON COLUMN audit.log.command IS 'Command of that transaction that made this version of the row.';
-COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY, MAINTENANCE.';
+COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY, DDL, MAINTENANCE.';
 COMMENT ON COLUMN audit.log.table_oid IS 'Object id of the table.';
 COMMENT ON COLUMN audit.log.table_schema IS 'Schema of the table when the entry was made.';
 COMMENT ON COLUMN audit.log.table_name IS 'Name of the table when the entry was made; of a partitioned table, the partition.';
@@ -55,7 +55,17 @@ COMMENT ON COLUMN audit.log.hash IS 'SHA-256 of the entry''s line, see audit.lin
 CREATE INDEX log_at_idx ON audit.log USING brin (at, id) WITH (pages_per_range = 32);
 
 -- The log only grows: let vacuum freeze and summarize it by what was added.
-ALTER TABLE audit.log SET (autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+ALTER TABLE audit.log SET (autovacuum_vacuum_insert_scale_factor = 0.02);
+-- ANALYZE reads so many pages, here and there in the whole log, as the largest target of a column says (300 each). At the usual 100 it is felt by all
+-- writers, time and again, for a log that is larger than memory; and there is little to know about columns that are all different.
+ALTER TABLE audit.log
+  ALTER id SET STATISTICS 10, ALTER ledger SET STATISTICS 10, ALTER chain SET STATISTICS 10, ALTER seq SET STATISTICS 10,
+  ALTER at SET STATISTICS 10, ALTER xid SET STATISTICS 10, ALTER op SET STATISTICS 10, ALTER table_oid SET STATISTICS 10,
+  ALTER table_schema SET STATISTICS 10, ALTER table_name SET STATISTICS 10, ALTER login_name SET STATISTICS 10,
+  ALTER session_name SET STATISTICS 10, ALTER user_name SET STATISTICS 10, ALTER application_name SET STATISTICS 10,
+  ALTER client_addr SET STATISTICS 10,
+  ALTER command SET STATISTICS 0, ALTER key SET STATISTICS 0, ALTER old SET STATISTICS 0, ALTER new SET STATISTICS 0,
+  ALTER context SET STATISTICS 0, ALTER prev SET STATISTICS 0, ALTER hash SET STATISTICS 0;
 
 REVOKE ALL ON TABLE audit.log FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.log', '');
@@ -108,12 +118,15 @@ CREATE TABLE audit.registry (
   columns text[] NOT NULL,
   types text[] NOT NULL,
   key text[] NOT NULL,
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
   CONSTRAINT registry_pkey PRIMARY KEY (relation)
 );
 COMMENT ON TABLE audit.registry IS 'Protected tables, as the triggers see them; audit.verify() holds it against the log. Use the view audit.protected.';
 COMMENT ON COLUMN audit.registry.known_as IS 'Object id of the table in the log: after a restore, until the first write, that of the former database.';
 COMMENT ON COLUMN audit.registry.protect_id IS 'Id of its PROTECT entry.';
 COMMENT ON COLUMN audit.registry.is_root IS 'Whether it was named in audit.protect(), not reached through a parent.';
+COMMENT ON COLUMN audit.registry.table_name IS 'Name of the table, in table_schema, as the log last said: what a DDL entry compares with.';
 COMMENT ON COLUMN audit.registry.columns IS 'Recorded columns since its PROTECT entry; their types are in types, the primary key is in key.';
 REVOKE ALL ON TABLE audit.registry FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.registry', '');

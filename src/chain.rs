@@ -18,6 +18,7 @@ use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
 use crate::protect;
 use crate::registry::{self, Incarnation, Objects};
+use crate::render;
 use crate::{pending, session_cache, settings};
 
 /// What happened, as far as its recorder knows; the rest of the entry is the chain's.
@@ -65,7 +66,7 @@ impl<'a> Recorder<'a> {
             .ok_or(Error::Damaged { what: "the clock is beyond the year 9999".into() })?;
         let actor = session_cache::actor();
         let context = settings::context();
-        let application = session::application_name();
+        let application = session_cache::application_name();
         let entry = Entry {
             ledger: self.ledger,
             chain,
@@ -89,6 +90,8 @@ impl<'a> Recorder<'a> {
             },
             context: context.as_deref().map(Cow::Borrowed),
         };
+        self.line.clear();
+        render::reserve(&mut self.line, most_of_line(&entry))?;
         let hash = entry.hash_with(&mut self.line);
         pending::add(self.objects, log::form(self.objects, &entry, hash, stored_at, actor.client.as_deref())?)?;
         advance(Head { seq: head.seq + 1, id: id as u64, hash });
@@ -197,10 +200,12 @@ struct State {
     /// Whether this transaction made the ledger, or brought it to life after a restore.
     made_live: bool,
     line: Vec<u8>,
+    /// Room for `saved` of the next transaction.
+    room: Vec<(u32, Head)>,
 }
 
 thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, known: None, made_live: false, line: Vec::new() }) };
+    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, known: None, made_live: false, line: Vec::new(), room: Vec::new() }) };
 }
 
 /// A line longer than this is not kept for the next entry.
@@ -234,8 +239,10 @@ fn own(objects: &Objects, ledger: &Uuid) -> Result<(u32, Head), Error> {
             Some(head) if chain > SHARED => head,
             known => Log::open_to_append(objects)?.head(ledger, chain, known.unwrap_or(Head::GENESIS))?,
         };
-        let owned = Owned { log: objects.log, ledger: *ledger, chain, head, saved: Vec::new() };
-        STATE.with_borrow_mut(|state| state.owned = Some(owned));
+        STATE.with_borrow_mut(|state| {
+            let saved = std::mem::take(&mut state.room);
+            state.owned = Some(Owned { log: objects.log, ledger: *ledger, chain, head, saved });
+        });
     }
     let level = xact::subtransaction();
     STATE.with_borrow_mut(|state| {
@@ -286,7 +293,9 @@ fn lock_chain() -> u32 {
 pub(crate) fn end_of_transaction(committed: bool) {
     STATE.with_borrow_mut(|state| {
         state.made_live = false;
-        let Some(Owned { log, ledger, chain, head, .. }) = state.owned.take() else { return };
+        let Some(Owned { log, ledger, chain, head, mut saved }) = state.owned.take() else { return };
+        saved.clear();
+        state.room = saved;
         // A prepared transaction may yet commit. After an error the log is asked again.
         state.known = committed.then_some(Known { log, ledger, chain, head });
     });
@@ -314,6 +323,18 @@ pub(crate) fn savepoint_rolled_back(level: u32) {
             owned.head = head;
         }
     });
+}
+
+/// Room that the line of an entry needs at most.
+fn most_of_line(entry: &Entry<'_>) -> usize {
+    let len = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());
+    let texts = [&entry.key, &entry.old, &entry.new, &entry.context].map(len).iter().sum::<usize>();
+    // Names may need an escape for each of their bytes; none of them is long. The members themselves take some 600 bytes.
+    let actor = &entry.actor;
+    let names =
+        [&actor.login, &actor.session, &actor.user, &actor.application, &actor.client].map(len).iter().sum::<usize>()
+            + entry.table.as_ref().map_or(0, |table| table.schema.len() + table.name.len());
+    texts + 6 * names + 1024
 }
 
 /// The hash of an entry, for tests of the log against it.

@@ -101,11 +101,22 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
         let oid = present_oid(objects, table, &registrations)?;
         covered.push(oid);
         let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
-        check_registration(table, oid, registration, sink);
-        check_table(objects, table, oid, registration, sink);
+        let mut faults = Vec::new();
+        check_registration(table, oid, registration, &mut |fault| faults.push(fault));
+        check_table(objects, table, oid, registration, &mut |fault| faults.push(fault));
+        if !faults.is_empty() && !has_moved_on(objects, oid, &registrations)? {
+            faults.into_iter().for_each(&mut *sink);
+        }
     }
     for oid in &covered {
-        check_children(*oid, &covered, sink);
+        for child in uncovered_children(*oid, &covered) {
+            if !has_moved_on(objects, child, &registrations)? {
+                sink(uncovered(child, *oid));
+            }
+        }
+    }
+    for table in &history.tables {
+        check_former_names(table, &covered, sink);
     }
     for registration in &registrations {
         if !history.tables.iter().any(|table| table.protect_id == registration.protect_id) {
@@ -210,9 +221,13 @@ fn check_table(
     let here = finding(table.display());
     let Some(relation) = Relation::try_open(oid, Lock::AccessShare) else {
         sink(Finding {
+            chain: table.dropped.map(|place| place.chain),
+            seq: table.dropped.map(|place| place.seq),
+            id: table.dropped.map(|place| place.id),
             detail: format!("the protected table with OID {} does not exist any more", oid.to_u32()),
             hint: format!(
-                "It was dropped. If that was right, say so: SELECT audit.unprotect({}, 'reason').",
+                "It was dropped{}. If that was right, say so: SELECT audit.unprotect({}, 'reason').",
+                if table.dropped.is_some() { ": the DDL entry says when and by whom" } else { "" },
                 oid.to_u32()
             ),
             ..here
@@ -223,7 +238,7 @@ fn check_table(
     if today != table.display() {
         sink(Finding {
             detail: format!("the protected table is called {today} now"),
-            hint: "It was renamed or moved to another schema. If that was right, use audit.unprotect() and audit.protect() to record it under its new name.".into(),
+            hint: "It was renamed or moved to another schema with the event trigger \"audit_ddl\" switched off. If that was right, use audit.unprotect() and audit.protect() to record it under its new name.".into(),
             ..here.clone()
         });
     }
@@ -264,22 +279,49 @@ fn check_table(
     }
 }
 
-fn check_children(oid: pg_sys::Oid, covered: &[pg_sys::Oid], sink: &mut impl FnMut(Finding)) {
-    if Relation::try_open(oid, Lock::AccessShare).is_none() || !relation::may_have_children(oid) {
-        return;
-    }
-    let parent = crate::session_cache::display_name(oid);
-    for child in relation::with_descendants(oid, Lock::AccessShare).into_iter().skip(1) {
-        if !covered.contains(&child) {
-            let child = crate::session_cache::display_name(child);
+/// Whether another table, which is not protected, has come to a name that a protected table had: what is written to it goes unrecorded.
+fn check_former_names(table: &Protected, covered: &[pg_sys::Oid], sink: &mut impl FnMut(Finding)) {
+    for (schema, name) in &table.former_names {
+        let Some(other) = relation::named(schema, name).filter(|other| !covered.contains(other)) else { continue };
+        if matches!(relation::kind_of(other), Some('r' | 'p' | 'f')) {
+            let today = table.display();
             sink(Finding {
                 detail: format!(
-                    "the table is a partition or child of \"{parent}\", which is protected, but is not protected itself"
+                    "the table stands where {today} stood, which is protected, but is not protected itself"
                 ),
-                hint: format!("Use audit.protect('{child}')."),
-                ..finding(child)
+                hint: format!(
+                    "{today} was renamed or moved. If this table has taken its place, protect it: SELECT audit.protect('{schema}.{name}')."
+                ),
+                ..finding(format!("{schema}.{name}"))
             });
         }
+    }
+}
+
+/// Whether a table was protected, unprotected or given other columns since the snapshot of this verification: the catalogs show what is, the log what was then.
+fn has_moved_on(objects: &Objects, oid: pg_sys::Oid, then: &[Registration]) -> Result<bool, Error> {
+    let then = then.iter().find(|registration| registration.relation == oid).map(|then| then.protect_id);
+    Ok(registry::find(objects, oid)?.map(|now| now.protect_id) != then)
+}
+
+/// Partitions and children of a protected table that are not protected.
+fn uncovered_children(oid: pg_sys::Oid, covered: &[pg_sys::Oid]) -> Vec<pg_sys::Oid> {
+    if Relation::try_open(oid, Lock::AccessShare).is_none() || !relation::may_have_children(oid) {
+        return Vec::new();
+    }
+    let mut children = relation::with_descendants(oid, Lock::AccessShare);
+    children.retain(|child| *child != oid && !covered.contains(child));
+    children
+}
+
+fn uncovered(child: pg_sys::Oid, parent: pg_sys::Oid) -> Finding {
+    let (child, parent) = (crate::session_cache::display_name(child), crate::session_cache::display_name(parent));
+    Finding {
+        detail: format!(
+            "the table is a partition or child of \"{parent}\", which is protected, but is not protected itself"
+        ),
+        hint: format!("Use audit.protect('{child}')."),
+        ..finding(child)
     }
 }
 

@@ -74,6 +74,10 @@ pub(crate) enum Error {
         catalog: String,
     },
     MaintenanceDenied,
+    /// A DDL command that changes what rows of a table say, while a query of the same session reads it.
+    InUse {
+        relation: String,
+    },
     ExcludedKey {
         relation: String,
         column: String,
@@ -88,6 +92,9 @@ pub(crate) enum Error {
     NoSuchTable {
         oid: u32,
     },
+    NoSuchRole {
+        oid: u32,
+    },
     /// A trigger function was called in a way that the extension never sets up.
     TriggerProtocol {
         function: &'static str,
@@ -100,6 +107,10 @@ pub(crate) enum Error {
     /// A statement against one of the extension's own tables.
     Guarded {
         action: &'static str,
+        relation: String,
+    },
+    /// A small table of the extension has an index that cannot be kept.
+    SpecialIndex {
         relation: String,
     },
     /// A row that a restore wants to add but whose hash does not fit.
@@ -263,6 +274,12 @@ impl Error {
             MaintenanceDenied => {
                 (ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser to open the guards".into(), None, None)
             }
+            InUse { relation } => (
+                ERRCODE_OBJECT_IN_USE,
+                format!("cannot record the rows of table \"{relation}\" anew while this session uses it"),
+                Some("The command changes what its rows say.".into()),
+                some("Run the command outside of queries and commands that use the table."),
+            ),
             NoSuchColumn { relation, column } => (
                 ERRCODE_UNDEFINED_COLUMN,
                 format!("column \"{column}\" of table \"{relation}\" does not exist"),
@@ -293,6 +310,7 @@ impl Error {
             NoSuchTable { oid } => {
                 (ERRCODE_UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"), None, None)
             }
+            NoSuchRole { oid } => (ERRCODE_UNDEFINED_OBJECT, format!("role with OID {oid} does not exist"), None, None),
             TriggerProtocol { function, why } => (
                 ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 format!("function \"{function}\" {why}"),
@@ -314,6 +332,14 @@ impl Error {
                 some(
                     "Changes are recorded by the triggers of protected tables; see audit.protect() and audit.unprotect().",
                 ),
+            ),
+            SpecialIndex { relation } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot write to table \"{relation}\""),
+                some(
+                    "An index on it has an expression or a WHERE clause; the extension keeps such indexes on audit.log only.",
+                ),
+                some("Drop that index. It is none that the extension made."),
             ),
             RestoredHash { chain, seq, stored, computed } => (
                 ERRCODE_DATA_CORRUPTED,
@@ -513,6 +539,11 @@ pub(crate) fn log(message: String, detail: Option<String>) {
         None => report,
     }
     .report(PgLogLevel::LOG);
+}
+
+/// Tells whoever asks for it how a function goes about its work.
+pub(crate) fn debug(message: String) {
+    ErrorReport::new(ERRCODE_SUCCESSFUL_COMPLETION, message, "audit").report(PgLogLevel::DEBUG1);
 }
 
 /// Tells the client how far a long-running function is.

@@ -1,12 +1,14 @@
-//! What should be protected, read from the log itself: its PROTECT, UNPROTECT, TRUNCATE and INCARNATION entries.
+//! What should be protected, read from the log itself: its PROTECT, UNPROTECT, TRUNCATE, DDL and INCARNATION entries.
 //!
 //! An emptied registry, a renamed or re-created table then is a finding, not "nothing to check".
 
 use std::collections::HashMap;
 
 use audit_ledger::Operation;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::ddl;
 use crate::protect::{IncarnationDetails, ProtectDetails};
 
 /// An entry about a table as a whole, or about the ledger.
@@ -33,6 +35,18 @@ pub(crate) struct Protected {
     pub(crate) name: String,
     /// `None` when the details of its PROTECT entry cannot be read.
     pub(crate) details: Option<ProtectDetails>,
+    /// Schemas and names that it had before.
+    pub(crate) former_names: Vec<(String, String)>,
+    /// The DDL entry that says that it was dropped.
+    pub(crate) dropped: Option<Place>,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) chain: i32,
+    pub(crate) seq: i64,
+    pub(crate) id: i64,
 }
 
 impl Protected {
@@ -40,13 +54,32 @@ impl Protected {
     pub(crate) fn display(&self) -> String {
         format!("{}.{}", self.schema, self.name)
     }
+
+    fn rename(&mut self, schema: &str, name: &str) {
+        if (self.schema.as_str(), self.name.as_str()) != (schema, name) {
+            let schema = std::mem::replace(&mut self.schema, schema.to_owned());
+            self.former_names.push((schema, std::mem::replace(&mut self.name, name.to_owned())));
+        }
+    }
 }
 
 /// Entries of one object id, of a span of ids, that tell of the present rows of a table.
+#[derive(Clone, Serialize, Deserialize)]
 struct Span {
     after: i64,
     until: i64,
     table: usize,
+}
+
+/// Which entries tell of the present rows of which table.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Spans(HashMap<u32, Vec<Span>>);
+
+impl Spans {
+    /// The table of whose present rows an entry tells.
+    pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
+        self.0.get(&table_oid)?.iter().find(|span| span.after < id && id < span.until).map(|span| span.table)
+    }
 }
 
 /// The ledger went on in another database, on another server or timeline, or from an earlier state of itself: an INCARNATION entry.
@@ -63,7 +96,7 @@ pub(crate) struct History {
     pub(crate) tables: Vec<Protected>,
     /// In the order of their ids.
     pub(crate) resumptions: Vec<Resumption>,
-    spans: HashMap<u32, Vec<Span>>,
+    pub(crate) spans: Spans,
 }
 
 impl History {
@@ -78,9 +111,12 @@ impl History {
         for landmark in landmarks.iter() {
             match landmark.operation {
                 Operation::Protect => {
-                    if let Some((former, _)) = current.insert(landmark.table_oid, (history.tables.len(), landmark.id)) {
+                    let former = current.insert(landmark.table_oid, (history.tables.len(), landmark.id));
+                    let former_names = former.map_or_else(Vec::new, |(former, _)| {
                         alive[former] = false;
-                    }
+                        history.tables[former].rename(&landmark.schema, &landmark.name);
+                        std::mem::take(&mut history.tables[former].former_names)
+                    });
                     alive.push(true);
                     history.tables.push(Protected {
                         protect_id: landmark.id,
@@ -90,7 +126,18 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details: landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok()),
+                        former_names,
+                        dropped: None,
                     });
+                }
+                Operation::Ddl => {
+                    let Some((table, _)) = current.get(&landmark.table_oid) else { continue };
+                    let table = &mut history.tables[*table];
+                    table.rename(&landmark.schema, &landmark.name);
+                    if landmark.new.as_deref().is_some_and(ddl::is_drop) {
+                        let Landmark { chain, seq, id, .. } = *landmark;
+                        table.dropped = Some(Place { chain, seq, id });
+                    }
                 }
                 Operation::Unprotect => {
                     if let Some((table, _)) = current.remove(&landmark.table_oid) {
@@ -111,7 +158,7 @@ impl History {
                     let Some(details) = details else { continue };
                     let mut next = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
-                        history.spans.entry(oid).or_default().push(Span { after, until: landmark.id, table });
+                        history.spans.0.entry(oid).or_default().push(Span { after, until: landmark.id, table });
                         let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
                         history.tables[table].table_oid = oid;
                         next.insert(oid, (table, landmark.id));
@@ -122,20 +169,15 @@ impl History {
             }
         }
         for (oid, (table, after)) in current {
-            history.spans.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
+            history.spans.0.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
         }
         history.keep(&alive);
         history
     }
 
-    /// The table of whose present rows an entry tells.
-    pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
-        self.spans.get(&table_oid)?.iter().find(|span| span.after < id && id < span.until).map(|span| span.table)
-    }
-
     /// A table was emptied: what earlier spans say of it counts no more.
     fn forget(&mut self, table: usize) {
-        for spans in self.spans.values_mut() {
+        for spans in self.spans.0.values_mut() {
             spans.retain(|span| span.table != table);
         }
     }
@@ -153,7 +195,7 @@ impl History {
             index += 1;
             alive[index - 1]
         });
-        for spans in self.spans.values_mut() {
+        for spans in self.spans.0.values_mut() {
             spans.retain_mut(|span| match place[span.table] {
                 Some(table) => {
                     span.table = table;

@@ -123,7 +123,7 @@ impl Inspection {
         if relation::with_descendants(oid, Lock::AccessShare).len() > 1 {
             peculiar.push("has children, whose rows show among its own");
         }
-        if relation::has_parents(oid) {
+        if relation::has_parent(oid) {
             peculiar.push("is a child of another table, through which its rows can be reached");
         }
         if !has_defined_columns(&table) {

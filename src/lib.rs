@@ -11,7 +11,8 @@
 //! | `pending` | entries that wait to be written |
 //! | `log` | the table `audit.log` |
 //! | `registry` | ledger, incarnation, which tables are protected how |
-//! | `protect` | putting tables under protection; new partitions |
+//! | `protect` | putting tables under protection |
+//! | `ddl` | following what DDL does to protected tables; new partitions |
 //! | `guard` | refusing changes of the extension's own tables |
 //! | `watch` | refusing, when preloaded, whatever would take protection away |
 //! | `maintenance` | opening what `watch` keeps shut |
@@ -22,12 +23,14 @@
 //! | `coverage` | whether it is |
 //! | `installation` | whether the extension's own objects are what they must be |
 //! | `verify` | the log against itself, the tables against the log |
+//! | `reading` | the log read once, by one process or several |
 //! | `verify_seals` | seals, tree and checkpoints against the log |
 //! | `incarnation` | what must be said before the ledger goes on |
 //! | `checkpoint` | the newest seal as a signed text, and the file it is kept in |
 //! | `key` | origin and signing key |
 //! | `sealer` | the background process that does all that by itself |
 //! | `views` | lines, export, states |
+//! | `grants` | what an auditor needs |
 //! | `settings`, `session_cache`, `error` | settings; what a backend remembers; messages |
 //! | `pg` | safe wrappers of the server, the only unsafe code |
 
@@ -38,7 +41,9 @@ mod capture;
 mod chain;
 mod checkpoint;
 mod coverage;
+mod ddl;
 mod error;
+mod grants;
 mod guard;
 mod history;
 mod incarnation;
@@ -51,6 +56,7 @@ mod pending;
 mod pg;
 mod proof;
 mod protect;
+mod reading;
 mod registry;
 mod render;
 mod seal;
@@ -78,6 +84,7 @@ extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    pg::sha256::install();
     pg::xact::register();
     pg::hooks::install();
     if pg::worker::is_preloading() {

@@ -1,23 +1,25 @@
 //! Where entries live: the table `audit.log`. The only file that knows its columns.
 
 use std::borrow::{Borrow, Cow};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
-use audit_ledger::{Actor, Entry, Hash, Link, Operation, Stored, Table};
+use audit_ledger::{Actor, Entry, Hash, Link, Operation, RawEntry, RawTable, Stored, Table};
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
 
+use crate::ddl;
 use crate::error::Error;
 use crate::pending;
 use crate::pg::datum::{self, Packed};
+use crate::pg::ids;
 use crate::pg::memory::Scratch;
 use crate::pg::output::Output;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
-use crate::pg::tuple::{self, Formed, Layout, Writer};
+use crate::pg::tuple::{Formed, Layout};
 use crate::registry::Objects;
 
 /// The columns of `audit.log`, in the order of `sql/tables.sql`.
@@ -72,6 +74,9 @@ const TYPES: [pg_sys::Oid; column::COUNT] = [
     pg_sys::BYTEAOID,
 ];
 
+/// How many columns [`Entries::outline`] and [`Entries::details`] need.
+const OUTLINE: usize = column::NEW + 1;
+
 /// The last entry of a chain, as far as the next one needs it.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
@@ -86,9 +91,23 @@ impl Head {
 }
 
 thread_local! {
+    /// The table that was found to have the columns of `TYPES`, until the server says that it changed: looking at each anew is felt.
+    static FITS: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+    /// Room in which the values of a row are packed.
+    static ROOM: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     /// The layout of the table with this object id. Never dropped by the end of the process: that comes after the server has put its memory away.
     static LAYOUT: ManuallyDrop<RefCell<Option<(pg_sys::Oid, Layout)>>> = const { ManuallyDrop::new(RefCell::new(None)) };
 }
+
+/// Notes that a relation has changed; with an invalid object id, that any may have.
+pub(crate) fn relation_changed(oid: pg_sys::Oid) {
+    if oid == pg_sys::InvalidOid || FITS.get() == Some(oid) {
+        FITS.set(None);
+    }
+}
+
+/// Words of room that are kept for the next row.
+const KEPT_ROOM: usize = 1 << 18;
 
 /// Takes the layout out, so that nothing is borrowed while the server works; after an error it is made anew. Every table that is opened here has the
 /// columns of `TYPES`, so what fitted one of the same object id before fits it now.
@@ -103,7 +122,7 @@ fn keep_layout(log: pg_sys::Oid, layout: Layout) {
 /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in
 /// the order of its changes.
 pub(crate) fn next_id(objects: &Objects) -> i64 {
-    tuple::next_value(objects.log_id_seq)
+    ids::next(objects.log_id_seq)
 }
 
 /// Forms the row of an entry, to be appended later: the table need not be open. `at` is the time as stored, `client` the address as stored: both say the
@@ -147,11 +166,16 @@ pub(crate) fn form(
         (column::PREV, Some(entry.prev.as_bytes().as_slice())),
         (column::HASH, Some(hash.as_bytes().as_slice())),
     ];
-    let mut packed = Packed::for_values(texts.iter().filter_map(|(_, bytes)| *bytes));
+    let mut packed = Packed::for_values(ROOM.take(), texts.iter().filter_map(|(_, bytes)| *bytes))
+        .map_err(|bytes| Error::OutOfMemory { bytes })?;
     for (column, bytes) in texts {
         row[column] = bytes.map(|bytes| packed.push(bytes));
     }
     let formed = layout.form(&row);
+    let room = packed.into_room();
+    if room.capacity() <= KEPT_ROOM {
+        ROOM.set(room);
+    }
     keep_layout(objects.log, layout);
     Ok(formed)
 }
@@ -177,10 +201,19 @@ impl Log {
 
     fn open_with(objects: &Objects, lock: Lock) -> Result<Log, Error> {
         let relation = Relation::open(objects.log, lock);
-        if !relation.has_types(&TYPES) {
-            return Err(Error::NotInstalled);
+        // Asked after the table was locked: what changed before that was told then.
+        if FITS.get() != Some(objects.log) {
+            if !relation.has_types(&TYPES) {
+                return Err(Error::NotInstalled);
+            }
+            FITS.set(Some(objects.log));
         }
         Ok(Log { relation, pkey: objects.log_pkey, sequence: objects.log_id_seq })
+    }
+
+    /// The table itself.
+    pub(crate) fn relation(&self) -> &Relation {
+        &self.relation
     }
 
     /// Object id of the table.
@@ -201,10 +234,7 @@ impl Log {
     /// Appends runs of rows, each as written by one command of this transaction.
     pub(crate) fn append<'a, T: Borrow<Formed> + 'a>(&self, runs: impl Iterator<Item = (&'a [T], u32)>) {
         let mut layout = take_layout(self.oid()).unwrap_or_else(|| Layout::of(&self.relation));
-        let writer = Writer::new(&self.relation);
-        for (rows, command) in runs {
-            writer.insert_formed(&mut layout, rows, command);
-        }
+        layout.append(&self.relation, runs);
         keep_layout(self.oid(), layout);
     }
 
@@ -234,9 +264,7 @@ impl Log {
 
     /// Moves the sequence of ids past `id`, step by step: nobody needs a right on it for that.
     pub(crate) fn skip_ids(&self, id: i64) {
-        while tuple::next_value(self.sequence) < id {
-            pgrx::check_for_interrupts!();
-        }
+        ids::skip(self.sequence, id);
     }
 
     /// Visits all entries in the order in which they lie in the table, seen by the running statement.
@@ -251,11 +279,33 @@ impl Log {
         columns: usize,
         mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.scan_with(TableScan::new(&self.relation, Visible::Statement), columns, |entries, row| {
+            visit(entries, row).map(ControlFlow::Continue)
+        })
+    }
+
+    /// As [`Log::scan`] or [`Log::scan_outlines`] for one of several who share a scan of this table. Ends when `visit` says so.
+    pub(crate) fn scan_share(
+        &self,
+        scan: TableScan<'_>,
+        outlines: bool,
+        visit: impl FnMut(&Entries, &Row<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        self.scan_with(scan, if outlines { OUTLINE } else { column::COUNT }, visit)
+    }
+
+    fn scan_with(
+        &self,
+        mut scan: TableScan<'_>,
+        columns: usize,
+        mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
         let entries = Entries::new();
         let scratch = Scratch::new();
-        let mut scan = TableScan::new(&self.relation, Visible::Statement);
         while let Some(row) = scan.next(columns) {
-            scratch.within(|| visit(&entries, &row))?;
+            if scratch.within(|| visit(&entries, &row))?.is_break() {
+                break;
+            }
             scratch.reset();
         }
         Ok(())
@@ -266,7 +316,7 @@ impl Log {
         &self,
         visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.scan_columns(column::NEW + 1, visit)
+        self.scan_columns(OUTLINE, visit)
     }
 
     /// Visits the entries of a ledger in the order of chain and seq.
@@ -448,6 +498,8 @@ fn read_head(row: &Row<'_>) -> Result<Head, String> {
 /// Reads rows of the table as entries.
 pub(crate) struct Entries {
     inet: Output,
+    /// The client of the entry read last: the value as stored, and its text. Most entries have that of the one before.
+    client: RefCell<(Vec<u8>, String)>,
     _home: Scratch,
 }
 
@@ -465,13 +517,14 @@ pub(crate) struct Details {
     pub(crate) seq: i64,
     pub(crate) schema: String,
     pub(crate) name: String,
+    /// Of a DDL entry only what [`ddl::is_drop`] reads.
     pub(crate) new: Option<String>,
 }
 
 impl Entries {
     fn new() -> Entries {
         let home = Scratch::new();
-        Entries { inet: Output::of_type(pg_sys::INETOID, &home), _home: home }
+        Entries { inet: Output::of_type(pg_sys::INETOID, &home), client: RefCell::default(), _home: home }
     }
 
     /// For a trigger on the table itself.
@@ -517,15 +570,67 @@ impl Entries {
         )
     }
 
+    /// Whether the row says that it tells of a change of one row.
+    pub(crate) fn is_row_change(&self, row: &Row<'_>) -> bool {
+        matches!(row.bytes(column::OP), Some(b"INSERT" | b"UPDATE" | b"DELETE" | b"BASELINE"))
+    }
+
+    /// Shows the row as an entry of which texts were not looked at; `None` when a column cannot be one's.
+    pub(crate) fn with_raw<R>(&self, row: &Row<'_>, look: impl FnOnce(&RawEntry<'_>) -> R) -> Option<R> {
+        let number = |index: usize| row.int8(index).and_then(|value| u64::try_from(value).ok());
+        let hash = |index: usize| row.bytes(index).and_then(|bytes| Hash::try_from(bytes).ok());
+        let mut client = self.client.borrow_mut();
+        let (stored, text) = &mut *client;
+        let client = match row.bytes(column::CLIENT_ADDR) {
+            None => None,
+            Some(value) => {
+                if stored != value {
+                    *text = row.output(column::CLIENT_ADDR, &self.inet)?.into_owned();
+                    *stored = value.to_vec();
+                }
+                Some(text.as_bytes())
+            }
+        };
+        Some(look(&RawEntry {
+            ledger: row.uuid(column::LEDGER)?,
+            chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok())?,
+            seq: number(column::SEQ)?,
+            prev: hash(column::PREV)?,
+            id: number(column::ID)?,
+            at: row.int8(column::AT).and_then(session::to_timestamp)?,
+            xid: row.int8(column::XID)? as u64,
+            command: row.int8(column::COMMAND).map(u32::try_from).transpose().ok()?,
+            operation: row.bytes(column::OP)?,
+            table: match (row.oid(column::TABLE_OID), row.bytes(column::TABLE_SCHEMA), row.bytes(column::TABLE_NAME)) {
+                (Some(oid), Some(schema), Some(name)) => Some(RawTable { oid: oid.to_u32(), schema, name }),
+                _ => None,
+            },
+            key: row.bytes(column::KEY),
+            old: row.bytes(column::OLD),
+            new: row.bytes(column::NEW),
+            actor: [
+                row.bytes(column::LOGIN_NAME),
+                row.bytes(column::SESSION_NAME),
+                row.bytes(column::USER_NAME),
+                row.bytes(column::APPLICATION_NAME),
+                client,
+            ],
+            context: row.bytes(column::CONTEXT),
+            hash: hash(column::HASH)?,
+        }))
+    }
+
     /// What a row says that is no row change; `None` when it has no valid place.
     pub(crate) fn details(&self, row: &Row<'_>) -> Option<Details> {
+        let is_ddl = row.text(column::OP).is_some_and(|text| text == Operation::Ddl.as_str());
+        let shorten = |new: Cow<'_, str>| if is_ddl { ddl::shortened(&new) } else { new.into_owned() };
         Some(Details {
             ledger: row.uuid(column::LEDGER)?,
             chain: row.int4(column::CHAIN)?,
             seq: row.int8(column::SEQ)?,
             schema: row.text(column::TABLE_SCHEMA).unwrap_or_default().into_owned(),
             name: row.text(column::TABLE_NAME).unwrap_or_default().into_owned(),
-            new: row.text(column::NEW).map(Cow::into_owned),
+            new: row.text(column::NEW).map(shorten),
         })
     }
 

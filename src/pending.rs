@@ -188,8 +188,11 @@ pub(crate) fn savepoint_rolled_back(level: u32) {
 pub(crate) fn end_of_transaction(committed: bool) {
     CLOSING.set(false);
     WAITING.set(false);
-    let State { waiting, lent, .. } = STATE.take();
     // Writing was the last step before; whoever records later in the same transaction writes at once.
-    debug_assert!(!committed || (waiting.is_empty() && lent.is_empty()));
-    drop((waiting, lent));
+    let nothing_left = STATE.with_borrow(|state| state.waiting.is_empty() && state.lent.is_empty());
+    debug_assert!(!committed || nothing_left);
+    if !nothing_left {
+        // Dropped outside of the borrow: it frees memory of the server. Where nothing is left the vectors are used again.
+        drop(STATE.take());
+    }
 }

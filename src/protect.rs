@@ -1,4 +1,4 @@
-//! Putting tables under protection and taking them out.
+//! Putting tables under protection and taking them out. What DDL does to protected tables is the subject of `ddl`.
 
 use std::ffi::CStr;
 
@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{baseline_row, protected_table};
 use crate::chain::{self, Event, Recorder, table_of};
-use crate::coverage::{self, TriggerState};
 use crate::error::Error;
 use crate::incarnation;
-use crate::pg::fmgr::{Call, TriggerAnswer};
+use crate::pg::fmgr::Call;
 use crate::pg::lock::{self, Target};
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{TableScan, Visible};
@@ -86,10 +85,10 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, Error> {
 }
 
 /// How a table is to be protected.
-struct Wish {
-    exclude: Vec<String>,
-    full_images: bool,
-    baseline: bool,
+pub(crate) struct Wish {
+    pub(crate) exclude: Vec<String>,
+    pub(crate) full_images: bool,
+    pub(crate) baseline: bool,
 }
 
 /// `audit.protect(relation, exclude, images, baseline)`: gives the number of tables put under protection.
@@ -136,12 +135,16 @@ pub(crate) fn protect(call: &Call) -> Result<i64, Error> {
     Ok(members.len() as i64)
 }
 
-/// Makes the triggers of one table, registers it, and records PROTECT and its baseline.
-fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Result<(), Error> {
-    // A partition has its row trigger already: cloned from the table above.
+/// Makes sure that a table has the trigger that records row changes. A partition has it already: cloned from the table above.
+pub(crate) fn ensure_row_trigger(objects: &Objects, oid: pg_sys::Oid) {
     if !has_trigger(oid, objects.row_function) {
         trigger::create(oid, ROW_TRIGGER, objects.row_function, ROW_KIND);
     }
+}
+
+/// Makes the triggers of one table, registers it, and records PROTECT and its baseline.
+pub(crate) fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Result<(), Error> {
+    ensure_row_trigger(objects, oid);
     if !has_trigger(oid, objects.truncate_function) {
         trigger::create(oid, TRUNCATE_TRIGGER, objects.truncate_function, TRUNCATE_KIND);
     }
@@ -158,6 +161,8 @@ fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Re
         exclude_numbers: column_numbers(&relation, &wish.exclude),
         exclude: wish.exclude.clone(),
         shape: Table::new(&relation, &wish.exclude, wish.full_images).shape(),
+        schema: relation.schema(),
+        name: relation.name(),
     };
     let mut recorder = Recorder::open(objects)?;
     registration.protect_id = record_protect(&relation, &registration, &mut recorder)?;
@@ -166,13 +171,17 @@ fn attach(objects: &Objects, oid: pg_sys::Oid, wish: &Wish, is_root: bool) -> Re
     record_baseline(objects, &relation, &registration, &mut recorder)
 }
 
-fn column_numbers(relation: &Relation, names: &[String]) -> Vec<i16> {
+pub(crate) fn column_numbers(relation: &Relation, names: &[String]) -> Vec<i16> {
     let columns = relation.column_names();
     let number_of = |name| columns.iter().find(|(_, other)| other == name).map_or(0, |(number, _)| *number);
     names.iter().map(number_of).collect()
 }
 
-fn record_protect(relation: &Relation, registration: &Registration, recorder: &mut Recorder<'_>) -> Result<i64, Error> {
+pub(crate) fn record_protect(
+    relation: &Relation,
+    registration: &Registration,
+    recorder: &mut Recorder<'_>,
+) -> Result<i64, Error> {
     let details = json(&ProtectDetails::of(registration))?;
     let (schema, name) = (relation.schema(), relation.name());
     let table = table_of(relation.oid(), &schema, &name);
@@ -180,7 +189,7 @@ fn record_protect(relation: &Relation, registration: &Registration, recorder: &m
 }
 
 /// Records all rows of a table as they are, if it is a table with rows that is to have a baseline.
-fn record_baseline(
+pub(crate) fn record_baseline(
     objects: &Objects,
     relation: &Relation,
     registration: &Registration,
@@ -242,9 +251,12 @@ pub(crate) fn unprotect(call: &Call) -> Result<i64, Error> {
     let details = json(&UnprotectDetails { reason: &reason })?;
     let mut recorder = Recorder::open(&objects)?;
     for member in &members {
-        let known_as = registered(*member).map_or(*member, |registration| registration.known_as);
-        let (schema, name) = relation::qualified_name(*member).unwrap_or_else(|| (String::new(), String::new()));
-        recorder.record(&Event::of_table(Operation::Unprotect, table_of(known_as, &schema, &name), Some(&details)))?;
+        let registration = registered(*member).expect("only registered tables are members");
+        // A table that was dropped keeps the name that the log knows.
+        let (schema, name) = relation::qualified_name(*member)
+            .unwrap_or_else(|| (registration.schema.clone(), registration.name.clone()));
+        let table = table_of(registration.known_as, &schema, &name);
+        recorder.record(&Event::of_table(Operation::Unprotect, table, Some(&details)))?;
     }
     registry::remove(&objects, &members)?;
     Ok(members.len() as i64)
@@ -260,117 +272,11 @@ fn protecting_parent(all: &[Registration], oid: pg_sys::Oid) -> Option<pg_sys::O
     relation::ancestors(oid).into_iter().find(is_registered)
 }
 
-/// Event trigger `audit_ddl`, at the end of each DDL command: new partitions and children of protected tables are protected at once, tables whose columns or key changed
-/// begin anew with a baseline, and an owner who would end the recording is refused.
-///
-/// Runs with the rights of whoever runs the DDL, who owns the new table; what it writes to our tables it writes below SQL.
-pub(crate) fn cover_new_tables(call: &Call) -> Result<TriggerAnswer, Error> {
-    const NAME: &str = "audit.audit_cover";
-    if !trigger::is_event_trigger(call) {
-        return Err(Error::TriggerProtocol { function: NAME, why: "was not called by the event trigger manager" });
-    }
-    // While the extension itself is being created or dropped its objects may be missing.
-    if let Ok(objects) = session_cache::objects() {
-        let _own_work = OwnWork::begin();
-        cover(&objects)?;
-        follow_columns(&objects)?;
-    }
-    Ok(trigger::event_trigger_answer())
-}
-
-fn cover(objects: &Objects) -> Result<(), Error> {
-    let all = registry::all(objects, Visible::Now)?;
-    let is_registered = |oid: &pg_sys::Oid| all.iter().any(|registration| registration.relation == *oid);
-    for registration in all.iter().filter(|registration| registration.is_root) {
-        if !relation::may_have_children(registration.relation) {
-            continue;
-        }
-        let members = relation::with_descendants(registration.relation, Lock::Held);
-        for member in members.iter().filter(|member| !is_registered(member)) {
-            let child = Relation::open(*member, Lock::ShareRowExclusive);
-            check_kind(objects, &child)?;
-            let parent = Relation::open(registration.relation, Lock::AccessShare);
-            let wish = Wish {
-                exclude: registration.excluded_today(&parent),
-                full_images: registration.full_images,
-                baseline: registration.baseline,
-            };
-            check_columns(&child, &wish)?;
-            drop((child, parent));
-            attach(objects, *member, &wish, false)?;
-        }
-    }
-    Ok(())
-}
-
-/// Lets the log begin anew with each protected table whose recorded columns, types or primary key, or the names of whose excluded columns, this
-/// command has changed: a PROTECT entry with the new columns, and a new baseline. What the rows said before and what they say now could not be compared column by column.
-fn follow_columns(objects: &Objects) -> Result<(), Error> {
-    let touched = session_cache::take_touched();
-    // A restore makes tables step by step, after the registry; it ends with what was dumped.
-    if touched.is_empty() || !registry::is_live(objects)? {
-        return Ok(());
-    }
-    for registration in registry::all(objects, Visible::Now)? {
-        if !touched.has(registration.relation) {
-            continue;
-        }
-        // What others have changed was theirs to follow.
-        let Some(relation) = Relation::try_open_at_once(registration.relation) else { continue };
-        if !relation.is_locked_by_me() {
-            continue;
-        }
-        check_recording(objects, &registration, &relation)?;
-        let exclude = registration.excluded_today(&relation);
-        let shape = Table::new(&relation, &exclude, registration.full_images).shape();
-        if shape == registration.shape && exclude == registration.exclude {
-            continue;
-        }
-        let mut registration = Registration {
-            known_as: registration.relation,
-            exclude_numbers: column_numbers(&relation, &exclude),
-            exclude,
-            shape,
-            ..registration
-        };
-        let mut recorder = Recorder::open(objects)?;
-        registration.protect_id = record_protect(&relation, &registration, &mut recorder)?;
-        registry::replace(objects, &registration)?;
-        session_cache::relation_changed(registration.relation);
-        xact::next_command();
-        record_baseline(objects, &relation, &registration, &mut recorder)?;
-    }
-    Ok(())
-}
-
-/// Refuses a command of an owner that has switched off, changed or dropped a trigger of ours, or made the table unlogged. A superuser may: verification reports it.
-fn check_recording(objects: &Objects, registration: &Registration, relation: &Relation) -> Result<(), Error> {
-    // PostgreSQL takes the row trigger away from a partition that is detached; verification reports that, too.
-    let is_detached = !registration.is_root && !relation.is_partition();
-    if session::is_superuser() || is_detached {
-        return Ok(());
-    }
-    if relation.persistence() != 'p' {
-        return Err(Error::WouldUnlog { relation: display_name(relation.oid()) });
-    }
-    let (row, truncate) = coverage::table_states(objects, relation);
-    for (state, trigger) in [(row, ROW_TRIGGER), (truncate, TRUNCATE_TRIGGER)] {
-        if state != TriggerState::Ok {
-            return Err(Error::WouldEndRecording {
-                relation: display_name(relation.oid()),
-                trigger: trigger.to_string_lossy().into_owned(),
-                state: state.as_str(),
-            });
-        }
-    }
-    Ok(())
-}
-
 fn has_trigger(oid: pg_sys::Oid, function: pg_sys::Oid) -> bool {
     Relation::open(oid, Lock::Held).triggers().iter().any(|trigger| trigger.function == function)
 }
 
-fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
+pub(crate) fn drop_triggers(oid: pg_sys::Oid, function: pg_sys::Oid) {
     let Some(table) = Relation::try_open(oid, Lock::Held) else {
         return;
     };
@@ -389,7 +295,7 @@ fn check_owner(table: &Relation) -> Result<(), Error> {
     Err(Error::NotOwner { relation: display_name(table.oid()) })
 }
 
-fn check_kind(objects: &Objects, table: &Relation) -> Result<(), Error> {
+pub(crate) fn check_kind(objects: &Objects, table: &Relation) -> Result<(), Error> {
     let relation = display_name(table.oid());
     if table.schema_oid() == objects.schema {
         return Err(Error::NotYours { relation, why: "a table of the audit extension itself" });
@@ -415,7 +321,7 @@ fn check_kind(objects: &Objects, table: &Relation) -> Result<(), Error> {
     Err(Error::CannotProtect { relation, why, hint })
 }
 
-fn check_columns(table: &Relation, wish: &Wish) -> Result<(), Error> {
+pub(crate) fn check_columns(table: &Relation, wish: &Wish) -> Result<(), Error> {
     let columns = table.column_names();
     let key = table.primary_key();
     for excluded in &wish.exclude {

@@ -25,7 +25,7 @@ pub(crate) const SCHEMA: &CStr = c"audit";
 pub(crate) struct Objects {
     pub(crate) schema: pg_sys::Oid,
     pub(crate) log: pg_sys::Oid,
-    /// `None` when it was dropped: the log can still be verified, but not written.
+    /// `None` when it was dropped or is another: the log can still be verified, but not written. Columns are told by their numbers in sql/tables.sql.
     pub(crate) log_pkey: Option<pg_sys::Oid>,
     pub(crate) log_id_seq: pg_sys::Oid,
     pub(crate) ledger: pg_sys::Oid,
@@ -50,21 +50,23 @@ impl Objects {
         let schema = relation::find_schema(SCHEMA).ok_or(Error::NotInstalled)?;
         let relation = |name| relation::find(schema, name).ok_or(Error::NotInstalled);
         let function = |name| relation::find_function(schema, name).ok_or(Error::NotInstalled);
+        let [log, seal, seal_range, tile] =
+            [relation(c"log")?, relation(c"seal")?, relation(c"seal_range")?, relation(c"tile")?];
         Ok(Objects {
             schema,
-            log: relation(c"log")?,
-            log_pkey: relation::find(schema, c"log_pkey"),
+            log,
+            log_pkey: relation::find_key(schema, c"log_pkey", log, &[3, 2, 4]),
             log_id_seq: relation(c"log_id_seq")?,
             ledger: relation(c"ledger")?,
             incarnation: relation(c"incarnation")?,
             registry: relation(c"registry")?,
-            seal: relation(c"seal")?,
-            seal_range: relation(c"seal_range")?,
-            tile: relation(c"tile")?,
-            seal_pkey: relation::find(schema, c"seal_pkey"),
-            seal_range_pkey: relation::find(schema, c"seal_range_pkey"),
-            seal_range_leaf_key: relation::find(schema, c"seal_range_leaf_key"),
-            tile_pkey: relation::find(schema, c"tile_pkey"),
+            seal,
+            seal_range,
+            tile,
+            seal_pkey: relation::find_key(schema, c"seal_pkey", seal, &[2, 1]),
+            seal_range_pkey: relation::find_key(schema, c"seal_range_pkey", seal_range, &[2, 3, 5]),
+            seal_range_leaf_key: relation::find_key(schema, c"seal_range_leaf_key", seal_range, &[2, 6]),
+            tile_pkey: relation::find_key(schema, c"tile_pkey", tile, &[1, 2]),
             row_function: function(c"audit_row")?,
             truncate_function: function(c"audit_truncate")?,
             guard_function: function(c"audit_guard")?,
@@ -239,9 +241,13 @@ pub(crate) struct Registration {
     pub(crate) exclude_numbers: Vec<i16>,
     /// What is recorded since its PROTECT entry.
     pub(crate) shape: Shape,
+    /// Schema of the table as the log last said.
+    pub(crate) schema: String,
+    /// Name of the table as the log last said.
+    pub(crate) name: String,
 }
 
-const REGISTRY_TYPES: [pg_sys::Oid; 12] = [
+const REGISTRY_TYPES: [pg_sys::Oid; 14] = [
     pg_sys::REGCLASSOID,
     pg_sys::OIDOID,
     pg_sys::CHAROID,
@@ -254,6 +260,8 @@ const REGISTRY_TYPES: [pg_sys::Oid; 12] = [
     pg_sys::TEXTARRAYOID,
     pg_sys::TEXTARRAYOID,
     pg_sys::TEXTARRAYOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
 ];
 
 impl Registration {
@@ -269,6 +277,8 @@ impl Registration {
             exclude: row.array(7)?,
             exclude_numbers: row.array(8)?,
             shape: Shape { columns: row.array(9)?, types: row.array(10)?, key: row.array(11)? },
+            schema: row.text(12)?.into_owned(),
+            name: row.text(13)?.into_owned(),
         })
     }
 
@@ -286,6 +296,8 @@ impl Registration {
             self.shape.columns.clone().into_datum(),
             self.shape.types.clone().into_datum(),
             self.shape.key.clone().into_datum(),
+            Some(datum::from_bytes(self.schema.as_bytes())),
+            Some(datum::from_bytes(self.name.as_bytes())),
         ]
     }
 

@@ -11,11 +11,14 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use crate::error::Error;
+use crate::log;
 use crate::pg::{relation, session};
 use crate::registry::Objects;
 use crate::render::Table;
 
 thread_local! {
+    /// Whether STALE holds anything: asked several times for each entry.
+    static IS_STALE: Cell<bool> = const { Cell::new(false) };
     static STALE: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
     /// The same, since the last DDL command of this transaction. What came before the library was loaded is not known: anything may have changed.
     static TOUCHED: RefCell<Notes> = const { RefCell::new(Notes { relations: Vec::new(), all: true }) };
@@ -24,6 +27,8 @@ thread_local! {
     static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };
     static ACTOR: RefCell<Option<Rc<Actor>>> = const { RefCell::new(None) };
     static ROLES_CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// The name as it was last, to be given again while it is the same.
+    static APPLICATION: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
     /// Looked up once: a connection keeps its client.
     static CLIENT: OnceCell<Option<Rc<session::ClientAddress>>> = const { OnceCell::new() };
     /// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
@@ -50,9 +55,9 @@ impl Notes {
         }
     }
 
-    /// Whether nothing was noted.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.relations.is_empty()
+    /// Notes of just these.
+    pub(crate) fn of(relations: Vec<pg_sys::Oid>) -> Notes {
+        Notes { relations, all: false }
     }
 
     /// Whether a relation may have changed.
@@ -63,8 +68,14 @@ impl Notes {
 
 /// Notes that a relation has changed; with an invalid object id, that any may have.
 pub(crate) fn relation_changed(oid: pg_sys::Oid) {
-    STALE.with_borrow_mut(|stale| stale.add(oid));
+    log::relation_changed(oid);
+    note_stale(oid);
     TOUCHED.with_borrow_mut(|touched| touched.add(oid));
+}
+
+fn note_stale(oid: pg_sys::Oid) {
+    IS_STALE.set(true);
+    STALE.with_borrow_mut(|stale| stale.add(oid));
 }
 
 /// The relations that may have changed since this was last asked in this transaction.
@@ -74,6 +85,9 @@ pub(crate) fn take_touched() -> Notes {
 
 /// Drops what was noted as changed.
 fn refresh() {
+    if !IS_STALE.take() {
+        return;
+    }
     let Notes { relations, all } = STALE.with_borrow_mut(|stale| std::mem::replace(stale, Notes::NONE));
     if all {
         forget_all();
@@ -169,9 +183,29 @@ fn client() -> Option<Rc<session::ClientAddress>> {
     CLIENT.with(|known| known.get_or_init(|| client).clone())
 }
 
+/// The setting `application_name`.
+pub(crate) fn application_name() -> Option<Rc<str>> {
+    session::with_application_name(|name| {
+        APPLICATION.with_borrow_mut(|known| match known {
+            Some(known) if known.as_bytes() == name.to_bytes() => known.clone(),
+            _ => known.insert(name.to_string_lossy().into()).clone(),
+        })
+    })
+}
+
 /// Notes that a role has changed: it may have another name.
 pub(crate) fn role_changed() {
     ROLES_CHANGED.set(true);
+}
+
+/// Notes that a schema has changed: it may have another name, which tables made earlier hold.
+pub(crate) fn schema_changed() {
+    note_stale(pg_sys::InvalidOid);
+}
+
+/// Notes again that a relation has changed: whoever took the note could not follow the change yet.
+pub(crate) fn touch_again(oid: pg_sys::Oid) {
+    TOUCHED.with_borrow_mut(|touched| touched.add(oid));
 }
 
 /// Forgets what may differ in the next transaction.

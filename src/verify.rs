@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use audit_ledger::{
-    Counts, Difference, DifferenceKind, Entry, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary,
-    Sign, Stored, VerifierKey, effects,
+    Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary, Sign,
+    VerifierKey, effects,
 };
 use pgrx::IntoDatum;
 use uuid::Uuid;
@@ -21,16 +21,17 @@ use crate::coverage;
 use crate::error::{self, Error};
 use crate::history::{History, Landmark, Protected};
 use crate::key;
-use crate::log::{Entries, Log, Place};
+use crate::log::Log;
 use crate::pg::attempt::attempt;
 use crate::pg::fmgr::Call;
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
-use crate::pg::scan::{Row, TableScan, Visible};
+use crate::pg::scan::{TableScan, Visible};
 use crate::pg::session;
+use crate::reading::{self, settle, take_apart, verify_row};
 use crate::registry::{self, Objects};
 use crate::render::Table;
-use crate::verify_seals::{self, Held, Start, Subject};
+use crate::verify_seals::{self, Held, Leaves, Start, Subject};
 use crate::{incarnation, session_cache, settings};
 
 /// `audit.verify(checkpoint, tables, since_seal)`: one row per aspect, always the same.
@@ -223,13 +224,15 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let start = Start::behind(&objects, ledger, &log, number)?;
     let mut progress = Progress::new();
     let mut verifier = LogVerifier::since(start.chains().iter().copied());
+    let key = session::random_key();
+    let mut leaves = Leaves::new(&objects, ledger, key)?;
     log.for_each_chain(|chain| {
         log.from(&ledger, chain, start.sealed(chain as u32) + 1, |entries, row| {
             progress.step("new entries verified");
-            verify_row(&mut verifier, entries, row, sink, |_| {});
-            Ok(())
+            verify_row(&mut verifier, &mut leaves, entries, row, sink, None)
         })
     })?;
+    settle(&mut verifier, &mut leaves, sink)?;
     let summary = verifier.finish(sink);
     let mut outcome = Outcome {
         entries: summary.entries,
@@ -242,28 +245,10 @@ fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> 
     let origin = key::origin(&ledger);
     let held = request.checkpoint.as_deref().map(|text| Held { text, origin: &origin, keys: &[] });
     let mut step = || progress.step("sealed entries put into the tree");
-    outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
+    let leaves = leaves.map(Leaves::into_sum);
+    let leaves = leaves.as_ref().map(|leaves| (leaves, key));
+    outcome.seals = verify_seals::verify(&subject, leaves, held.as_ref(), &mut step, sink)?;
     Ok(outcome)
-}
-
-/// Verifies one row of the log. `each` is given those that can be read.
-fn verify_row(
-    verifier: &mut LogVerifier,
-    entries: &Entries,
-    row: &Row<'_>,
-    sink: &mut impl FnMut(Finding),
-    each: impl FnOnce(&Stored<'_>),
-) {
-    match entries.read(row) {
-        Ok(stored) => {
-            verifier.entry(&stored, sink);
-            each(&stored);
-        }
-        Err(column) => match entries.link(row) {
-            Some(link) => verifier.unreadable(&link, column, entries.relation(row), sink),
-            None => sink(misplaced(column, &entries.place(row))),
-        },
-    }
 }
 
 fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
@@ -271,51 +256,48 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     let log = Log::open(&objects)?;
     let mut progress = Progress::new();
     // Which entries tell of which table must be known before they are read; without tables one reading is enough.
-    let mut survey = match request.tables {
-        true => Some(Survey::of(&objects, landmarks(&log, &mut progress)?, sink)?),
-        false => None,
+    let survey = if request.tables {
+        let mut step = |rows| progress.steps(rows, "entries searched for protected tables");
+        let landmarks = reading::read(&objects, &log, &reading::Request::landmarks(), &mut step, sink)?.landmarks;
+        Some(Survey::of(&objects, landmarks, sink)?)
+    } else {
+        None
     };
     let mut outcome = Outcome { compared: request.tables, ..Outcome::default() };
     let mut candidates = match &survey {
         Some(survey) => candidates(&objects, &survey.history, &mut outcome)?,
         None => Vec::new(),
     };
-    let key = session::random_key();
+    let (row_key, leaf_key) = (session::random_key(), session::random_key());
     let buckets = bucket_count(candidates.iter().flatten().count());
-    for candidate in candidates.iter_mut().flatten() {
-        candidate.sums = Some(RowSums::new(key, buckets));
+    let ledger = registry::ledger(&objects, Visible::Statement)?;
+    let wanted = reading::Request {
+        outlines: false,
+        landmarks: survey.is_none(),
+        leaves: ledger.map(|ledger| (ledger.as_u128(), leaf_key)),
+        tables: survey.as_ref().and_then(|survey| {
+            Some(reading::Tables {
+                ledger: survey.ledger?.as_u128(),
+                key: row_key,
+                buckets,
+                spans: survey.history.spans.clone(),
+                columns: candidates.iter().map(|candidate| Some(candidate.as_ref()?.columns.clone())).collect(),
+            })
+        }),
+    };
+    let mut step = |rows| progress.steps(rows, "entries of the log verified");
+    let read = reading::read(&objects, &log, &wanted, &mut step, sink)?;
+    for (candidate, sums) in candidates.iter_mut().zip(read.sums) {
+        if let Some(candidate) = candidate {
+            candidate.sums = sums;
+        }
     }
-
-    let mut verifier = LogVerifier::new();
-    let mut collected = Vec::new();
-    log.scan(|entries, row| {
-        progress.step("entries of the log verified");
-        let Some(Survey { ledger, history, .. }) = &survey else {
-            collected.extend(landmark(entries, row));
-            verify_row(&mut verifier, entries, row, sink, |_| {});
-            return Ok(());
-        };
-        verify_row(&mut verifier, entries, row, sink, |stored| {
-            let entry = &stored.entry;
-            if Some(entry.ledger) == *ledger
-                && let Some(table) = &entry.table
-                && let Some(index) = history.table_of(table.oid, entry.id as i64)
-                && let Some(Some(candidate)) = candidates.get_mut(index)
-                && let Ok(operation) = entry.operation.parse()
-            {
-                let Candidate { columns, sums, .. } = candidate;
-                let sums = sums.as_mut().expect("made above for all candidates");
-                take_apart(operation, entry, columns, |sign, row, value| sums.add(sign, row, value));
-            }
-        });
-        Ok(())
-    })?;
-    let Survey { ledger, vkeys, history } = match survey.take() {
+    let Survey { ledger, vkeys, history } = match survey {
         Some(survey) => survey,
-        None => Survey::of(&objects, collected, sink)?,
+        None => Survey::of(&objects, read.landmarks, sink)?,
     };
     outcome.resumed = resumed(&history);
-    let summary = verifier.finish(sink);
+    let summary = read.verifier.finish(sink);
     outcome.entries = summary.entries;
     outcome.chains = summary.heads.len() as u64;
     if let Some(ledger) = ledger {
@@ -325,13 +307,14 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         outcome.checkpoint =
             held.as_ref().map(|held| if held.keys.is_empty() { "the log names no key for its signature" } else { "" });
         let mut step = || progress.step("sealed entries put into the tree");
-        outcome.seals = verify_seals::verify(subject, held.as_ref(), &mut step, sink)?;
+        let leaves = read.leaves.as_ref().map(|leaves| (leaves, leaf_key));
+        outcome.seals = verify_seals::verify(&subject, leaves, held.as_ref(), &mut step, sink)?;
     } else if request.checkpoint.is_some() {
         sink(no_ledger_to_vouch_for());
     }
     outcome.objects = coverage::check(&objects, &history, sink)?;
     outcome.guards = coverage::remarks(&objects, &history)?;
-    let comparison = Comparison { log: &log, history: &history, key, buckets };
+    let comparison = Comparison { log: &log, history: &history, key: row_key, buckets };
     for (index, candidate) in candidates.iter_mut().enumerate() {
         if let Some(candidate) = candidate {
             outcome.tables += 1;
@@ -465,10 +448,10 @@ impl Comparison<'_> {
                 let (Some(operation), id, table_oid) = entries.outline(row) else {
                     return Ok(());
                 };
-                if self.history.table_of(table_oid, id) == Some(index)
+                if self.history.spans.table_of(table_oid, id) == Some(index)
                     && let Ok(stored) = entries.read(row)
                 {
-                    take_apart(operation, &stored.entry, &candidate.columns, |sign, row, value| {
+                    take_apart(operation, &stored, &candidate.columns, |sign, row, value| {
                         localizer.add(sign, row, value);
                     });
                 }
@@ -486,35 +469,6 @@ impl Comparison<'_> {
             }
         }
         Ok(rows)
-    }
-}
-
-/// Hands the elements of an entry to `add`, but for those of columns that are not compared.
-fn take_apart(
-    operation: Operation,
-    entry: &Entry<'_>,
-    columns: &HashSet<String>,
-    mut add: impl FnMut(Sign, &str, Option<(&str, &str)>),
-) {
-    let (key, old, new) = (entry.key.as_deref(), entry.old.as_deref(), entry.new.as_deref());
-    // A text that cannot be taken apart has no effects; it is told as a finding of content or format.
-    let _ = effects(operation, key, old, new, &mut |sign, row, value| {
-        if value.is_none_or(|(column, _)| columns.contains(column)) {
-            add(sign, row, value);
-        }
-    });
-}
-
-/// A row of the log without a valid place in any chain.
-fn misplaced(column: &str, place: &Place) -> Finding {
-    Finding {
-        kind: Kind::Content,
-        relation: None,
-        chain: place.chain,
-        seq: place.seq,
-        id: place.id,
-        detail: format!("\"{column}\" holds no valid value, so the entry has no place in a chain"),
-        hint: "The entry was changed after it was written. Compare with a backup or another copy of the log.".into(),
     }
 }
 
@@ -626,6 +580,8 @@ struct Survey {
 
 impl Survey {
     fn of(objects: &Objects, mut landmarks: Vec<Landmark>, sink: &mut impl FnMut(Finding)) -> Result<Survey, Error> {
+        // Several readers give them in any order.
+        landmarks.sort_by_key(|landmark| (landmark.id, landmark.chain, landmark.seq));
         let ledger = match registry::ledger(objects, Visible::Statement)? {
             Some(ledger) => Some(ledger),
             None => lost_ledger(&landmarks, sink),
@@ -634,35 +590,6 @@ impl Survey {
         let history = ledger.map(|ledger| History::of(ledger, &mut landmarks)).unwrap_or_default();
         Ok(Survey { ledger, vkeys, history })
     }
-}
-
-/// The entries about tables as a whole.
-fn landmarks(log: &Log, progress: &mut Progress) -> Result<Vec<Landmark>, Error> {
-    let mut landmarks = Vec::new();
-    log.scan_outlines(|entries, row| {
-        progress.step("entries searched for protected tables");
-        landmarks.extend(landmark(entries, row));
-        Ok(())
-    })?;
-    Ok(landmarks)
-}
-
-/// What a row says of a table as a whole, if it does.
-fn landmark(entries: &Entries, row: &Row<'_>) -> Option<Landmark> {
-    let (operation, id, table_oid) = entries.outline(row);
-    let operation = operation.filter(|operation| !operation.is_row_change())?;
-    let details = entries.details(row)?;
-    Some(Landmark {
-        id,
-        ledger: details.ledger,
-        operation,
-        table_oid,
-        schema: details.schema,
-        name: details.name,
-        chain: details.chain,
-        seq: details.seq,
-        new: details.new,
-    })
 }
 
 fn recorded_keys(ledger: Option<Uuid>, landmarks: &[Landmark]) -> Vec<VerifierKey> {
@@ -717,12 +644,17 @@ impl Progress {
     }
 
     fn step(&mut self, what: &'static str) {
+        self.steps(1, what);
+    }
+
+    fn steps(&mut self, steps: u64, what: &'static str) {
         if self.what != what {
             self.what = what;
             self.steps = 0;
         }
-        self.steps += 1;
-        if self.steps.is_multiple_of(STRIDE)
+        let before = self.steps / STRIDE;
+        self.steps += steps;
+        if self.steps / STRIDE > before
             && let Some(interval) = self.interval
             && self.last.elapsed() >= interval
         {

@@ -1,15 +1,22 @@
 //! The seals, the tree and checkpoints against the log, for `audit.verify()` and `audit.findings()`. The judgement is the ledger crate's
 //! (`seal_verify`); here rows are read and handed to it.
+//!
+//! The tree has another order than the table of the log, and to read each entry by the index in the order of the tree takes as long as all the rest of a verification. So the engine is first given the leaves that the
+//! stored tiles hold, and [`Leaves`] and `leaf_sum` show whether they are those of the log. Where anything is wrong, be it what it may, that run is thrown away and the engine is given the
+//! entries themselves: it alone tells what is wrong. docs/design/0006-parallel-verification.md.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use audit_ledger::{
-    Brought, Finding, Hash, Head, Kind, NodeHash, NoteVerifier, SealSummary, SealVerifier, SealedLog, StoredSeal,
-    StoredTile, TileId, TileReader, TileWriter, TreeHead, VerifierKey, read_checkpoint,
+    Brought, Finding, Hash, Head, Kind, LeafHash, LeafSum, NodeHash, NoteVerifier, SealSummary, SealVerifier,
+    SealedHash, SealedLog, StoredSeal, StoredTile, TileId, TileReader, TileWriter, TreeHead, VerifierKey,
+    read_checkpoint,
 };
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::log::Log;
 use crate::pg::relation::Lock;
 use crate::pg::scan::Visible;
@@ -79,6 +86,13 @@ pub(crate) struct Subject<'a> {
     pub(crate) start: Option<Start>,
 }
 
+impl Subject<'_> {
+    /// The first leaf that is looked at.
+    fn first_leaf(&self) -> u64 {
+        self.start.as_ref().map_or(0, |start| start.seal.seal.head.size.get())
+    }
+}
+
 /// A checkpoint that the auditor holds, what to call the log, and the keys that may have signed.
 pub(crate) struct Held<'a> {
     pub(crate) text: &'a str,
@@ -109,14 +123,76 @@ fn bad_checkpoint(error: impl ToString) -> Error {
     Error::BadText { argument: "checkpoint", what: error.to_string() }
 }
 
+/// The leaves of the sealed entries as the log has them, added up while the log is read.
+pub(crate) struct Leaves {
+    seals: Seals,
+    sum: LeafSum,
+    /// The last sealed entry of each chain that was met.
+    reached: HashMap<u32, u64>,
+    /// The chain met last, as entries come in bursts, and how far it is sealed.
+    last: (u32, u64),
+    /// An entry whose leaf is still to be computed: two take little more time than one.
+    waiting: Option<(u32, u64, Hash)>,
+}
+
+impl Leaves {
+    /// `None` where that cannot be known, as a key is missing. `key` must be random, and the same for all who read a part of the log.
+    pub(crate) fn new(objects: &Objects, ledger: Uuid, key: [u8; 16]) -> Result<Option<Leaves>, Error> {
+        let seals = Seals::open(objects, Lock::AccessShare, ledger, Visible::Statement)?;
+        let leaves = Leaves { seals, sum: LeafSum::new(key), reached: HashMap::new(), last: (0, 0), waiting: None };
+        Ok(leaves.seals.have_keys().then_some(leaves))
+    }
+
+    /// Adds an entry, if it is one of the ledger, and sealed.
+    pub(crate) fn add(&mut self, ledger: &Uuid, chain: u32, seq: u64, hash: &Hash) -> Result<(), Error> {
+        if *ledger != self.seals.ledger {
+            return Ok(());
+        }
+        if self.last.0 != chain {
+            let reached = match self.reached.get(&chain) {
+                Some(reached) => *reached,
+                None => {
+                    let reached = self.seals.reached(chain)?;
+                    self.reached.insert(chain, reached);
+                    reached
+                }
+            };
+            self.last = (chain, reached);
+        }
+        if seq > self.last.1 {
+            return Ok(());
+        }
+        match self.waiting.take() {
+            None => self.waiting = Some((chain, seq, *hash)),
+            Some((other_chain, other_seq, other)) => {
+                let leaves = LeafHash::of_two_entries(&other, hash);
+                self.sum.add(other_chain, other_seq, &leaves[0]);
+                self.sum.add(chain, seq, &leaves[1]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been added up.
+    pub(crate) fn into_sum(mut self) -> LeafSum {
+        if let Some((chain, seq, hash)) = self.waiting {
+            self.sum.add(chain, seq, &LeafHash::of_entry(&hash));
+        }
+        self.sum
+    }
+}
+
 /// What was found out; `None` where the seals could not be read at all, which is a finding.
+///
+/// `leaves` is what [`Leaves`] came to for all entries that the subject has, with the key of its sum; `None` where that is not known.
 pub(crate) fn verify(
-    subject: Subject<'_>,
+    subject: &Subject<'_>,
+    leaves: Option<(&LeafSum, [u8; 16])>,
     held: Option<&Held<'_>>,
     step: &mut impl FnMut(),
     sink: &mut impl FnMut(Finding),
 ) -> Result<Option<SealSummary>, Error> {
-    let Subject { objects, log, ledger, heads, start } = subject;
+    let &Subject { objects, log, ledger, .. } = subject;
     let seals = Seals::open(objects, Lock::AccessShare, ledger, Visible::Statement)?;
     let tiles = Tiles::open(objects, Lock::AccessShare, Visible::Statement)?;
     if !seals.have_keys() || !tiles.have_key() {
@@ -131,24 +207,55 @@ pub(crate) fn verify(
     if !log.has_key() {
         return Ok(None);
     }
+    let held = match held {
+        Some(held) => held.head(sink)?,
+        None => None,
+    };
+    let tables = Tables { seals: &seals, tiles: &tiles };
+    if let Some((leaves, key)) = leaves {
+        let mut stored = LeafLog::new(log, &tables, subject.first_leaf(), LeafSum::new(key), step);
+        let mut faults = 0_u64;
+        let summary = pass(subject, &tables, held, &mut stored, &mut |_| faults += 1)?;
+        if faults == 0 && stored.sum.total() == leaves.total() {
+            return Ok(Some(summary));
+        }
+    }
+    error::debug("the sealed entries are read one by one".into());
+    let mut sealed = SqlLog { log, tiles: &tiles, ledger, step };
+    pass(subject, &tables, held, &mut sealed, sink).map(Some)
+}
+
+/// The tables of seals, open.
+struct Tables<'a> {
+    seals: &'a Seals,
+    tiles: &'a Tiles,
+}
+
+/// Gives the engine all seals, and the log as `sealed` has it.
+fn pass(
+    subject: &Subject<'_>,
+    tables: &Tables<'_>,
+    held: Option<TreeHead>,
+    sealed: &mut impl SealedLog<Error = Error>,
+    sink: &mut impl FnMut(Finding),
+) -> Result<SealSummary, Error> {
+    let (Subject { log, ledger, heads, start, .. }, Tables { seals, tiles }) = (subject, tables);
     let (mut verifier, first, mut leaf) = match start {
-        None => (SealVerifier::new(ledger), 1, 0),
+        None => (SealVerifier::new(*ledger), 1, 0),
         Some(Start { seal, writer, chains }) => {
             let (number, size) = (seal.seal.number, seal.seal.head.size.get());
             let chains = chains.iter().map(|head| (head.chain, head.seq));
-            (SealVerifier::since(&seal, writer, chains), number + 1, size)
+            (SealVerifier::since(seal, writer.clone(), chains), number + 1, size)
         }
     };
-    if let Some(held) = held
-        && let Some(head) = held.head(sink)?
+    if let Some(head) = held
         && verifier.expect(head).is_err()
     {
         // It is older than the seal behind which to begin: it is held against the tree there.
         let size = verifier.begin();
-        let mut source = tiles.source(&seals, log);
+        let mut source = tiles.source(seals, log);
         verifier.expect_earlier(head, &mut TileReader::new(size, &mut source)).map_err(crate::proof::build_error)?;
     }
-    let mut sealed = SqlLog { log, tiles: &tiles, ledger, step };
     seals.visit(first, |row| {
         let row = match row {
             Ok(row) => row,
@@ -167,7 +274,7 @@ pub(crate) fn verify(
         for stray in strays {
             verifier.stray_range(stray.seal, &stray.range, sink);
         }
-        verifier.seal(&seal, &mut sealed, sink)
+        verifier.seal(&seal, sealed, sink)
     })?;
     seals.visit_ranges(leaf, |stored| {
         if let Ok(stored) = stored {
@@ -179,7 +286,7 @@ pub(crate) fn verify(
         }
         Ok(true)
     })?;
-    verifier.finish(heads, &mut sealed, sink).map(Some)
+    verifier.finish(heads, sealed, sink)
 }
 
 /// A range that is not where the leaves of its seal are.
@@ -215,12 +322,12 @@ impl<F: FnMut()> SealedLog for SqlLog<'_, F> {
         chain: u32,
         first: u64,
         last: u64,
-        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+        each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.log.hashes(&self.ledger, chain, first..=last, Visible::Statement, |seq, hash| {
             (self.step)();
             // A stored hash that is none fits no tree; that it was changed is told as a fault of the entry.
-            each(seq, &hash.unwrap_or(Hash::GENESIS)).is_continue()
+            each(seq, SealedHash::Entry(hash.unwrap_or(Hash::GENESIS))).is_continue()
         })
     }
 
@@ -229,14 +336,106 @@ impl<F: FnMut()> SealedLog for SqlLog<'_, F> {
     }
 
     fn tile(&mut self, id: TileId) -> Result<Option<StoredTile>, Error> {
-        self.tiles.stored(id, |hashes, root| StoredTile {
-            hashes: hashes.unwrap_or_default().to_vec(),
-            root: root.and_then(|root| NodeHash::try_from(root).ok()).unwrap_or(NodeHash::from([0; 32])),
-        })
+        stored_tile(self.tiles, id)
     }
 
     fn tile_from(&mut self, level: u8, index: u64) -> Result<Option<u64>, Error> {
         self.tiles.index_from(level, index)
+    }
+}
+
+fn stored_tile(tiles: &Tiles, id: TileId) -> Result<Option<StoredTile>, Error> {
+    tiles.stored(id, |hashes, root| StoredTile {
+        hashes: hashes.unwrap_or_default().to_vec(),
+        root: root.and_then(|root| NodeHash::try_from(root).ok()).unwrap_or(NodeHash::from([0; 32])),
+    })
+}
+
+/// The log as the stored tiles have it: the leaves of whole tiles are taken from there, in their order, and only those of the right edge from the entries. It is right only if its sum is
+/// that of the log.
+struct LeafLog<'a, F> {
+    log: &'a Log,
+    tables: &'a Tables<'a>,
+    step: &'a mut F,
+    sum: LeafSum,
+    /// The leaf that comes next.
+    next: u64,
+    /// The tile that it lies in.
+    tile: Option<(u64, Rc<StoredTile>)>,
+    /// Tiles of level 0 whose leaves were given out, until they are asked for to be compared.
+    given: BTreeMap<u64, Rc<StoredTile>>,
+}
+
+impl<'a, F: FnMut()> LeafLog<'a, F> {
+    fn new(log: &'a Log, tables: &'a Tables<'a>, next: u64, sum: LeafSum, step: &'a mut F) -> LeafLog<'a, F> {
+        LeafLog { log, tables, step, sum, next, tile: None, given: BTreeMap::new() }
+    }
+
+    /// The next leaf, if it lies in a tile that is stored.
+    fn stored_leaf(&mut self) -> Result<Option<LeafHash>, Error> {
+        let (index, place) = (self.next / 256, (self.next % 256) as usize);
+        if self.tile.as_ref().is_none_or(|(known, _)| *known != index) {
+            let id = TileId::new(0, index).map_err(|error| Error::TreeDamaged { what: error.to_string() })?;
+            self.tile = stored_tile(self.tables.tiles, id)?.map(|tile| (index, Rc::new(tile)));
+            if let Some((_, tile)) = &self.tile {
+                self.given.insert(index, tile.clone());
+            }
+        }
+        let leaves = self.tile.as_ref().map(|(_, tile)| tile.hashes.as_chunks::<32>().0);
+        Ok(leaves.and_then(|leaves| leaves.get(place)).map(|leaf| LeafHash::from(*leaf)))
+    }
+}
+
+impl<F: FnMut()> SealedLog for LeafLog<'_, F> {
+    type Error = Error;
+
+    fn entries(
+        &mut self,
+        chain: u32,
+        first: u64,
+        last: u64,
+        each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut seq = first;
+        while seq <= last
+            && let Some(leaf) = self.stored_leaf()?
+        {
+            (self.step)();
+            self.sum.add(chain, seq, &leaf);
+            self.next += 1;
+            if each(seq, SealedHash::Leaf(leaf)).is_break() {
+                return Ok(());
+            }
+            seq += 1;
+        }
+        if seq > last {
+            return Ok(());
+        }
+        // What is in no whole tile, or in one that is missing, which the engine notices.
+        let LeafLog { log, tables, step, sum, next, .. } = self;
+        log.hashes(&tables.seals.ledger, chain, seq..=last, Visible::Statement, |seq, hash| {
+            step();
+            let hash = hash.unwrap_or(Hash::GENESIS);
+            sum.add(chain, seq, &LeafHash::of_entry(&hash));
+            *next += 1;
+            each(seq, SealedHash::Entry(hash)).is_continue()
+        })
+    }
+
+    fn has_tiles(&self) -> bool {
+        true
+    }
+
+    fn tile(&mut self, id: TileId) -> Result<Option<StoredTile>, Error> {
+        let given = if id.level() == 0 { self.given.remove(&id.index()) } else { None };
+        match given {
+            Some(tile) => Ok(Some(Rc::unwrap_or_clone(tile))),
+            None => stored_tile(self.tables.tiles, id),
+        }
+    }
+
+    fn tile_from(&mut self, level: u8, index: u64) -> Result<Option<u64>, Error> {
+        self.tables.tiles.index_from(level, index)
     }
 }
 

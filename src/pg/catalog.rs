@@ -1,15 +1,36 @@
-//! What the catalogs say of functions and event triggers.
+//! What the catalogs say of functions, event triggers, databases and dependencies.
 
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
 use super::compat;
-use super::relation::{Lock, Relation};
-use super::scan::{Comparison, Condition, Direction, TableScan, Visible, by_index};
+use super::relation::{self, Lock, Relation};
+use super::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 
 /// Object id of the language C (pg_language.dat).
 const C_LANGUAGE: pg_sys::Oid = pg_sys::Oid::from_u32(13);
+
+/// The catalog `pg_depend`, its indexes, and its columns as places in a row (catalog/pg_depend.h).
+mod depend {
+    use pgrx::pg_sys::Oid;
+
+    pub(super) const CATALOG: Oid = Oid::from_u32(2608);
+    pub(super) const DEPENDER_INDEX: Oid = Oid::from_u32(2673);
+    pub(super) const REFERENCE_INDEX: Oid = Oid::from_u32(2674);
+
+    pub(super) const CLASS: usize = 0;
+    pub(super) const OBJECT: usize = 1;
+    pub(super) const COLUMN: usize = 2;
+    pub(super) const REFERENCED_CLASS: usize = 3;
+    pub(super) const REFERENCED_OBJECT: usize = 4;
+    pub(super) const KIND: usize = 6;
+}
+
+/// Whether objects of a catalog are parts of tables: `pg_constraint`, `pg_rewrite`, `pg_trigger`, `pg_policy` (catalog/*.h).
+pub(crate) fn holds_parts_of_tables(catalog: pg_sys::Oid) -> bool {
+    matches!(catalog.to_u32(), 2606 | 2618 | 2620 | 3256)
+}
 
 /// Language, symbol and library of a C function.
 #[derive(PartialEq, Eq)]
@@ -386,4 +407,65 @@ pub(crate) fn defines_protection(catalog: pg_sys::Oid) -> bool {
                 | PG_PARTITIONED_TABLE
                 | PG_INIT_PRIVS
         )
+}
+
+/// Rows of `pg_depend` that meet two conditions on object ids, by place in the row, found by one of its indexes.
+fn dependencies(index: pg_sys::Oid, conditions: [(usize, pg_sys::Oid); 2], mut visit: impl FnMut(&Row<'_>)) {
+    let conditions = conditions.map(|(place, value)| Condition {
+        number: place as i16 + 1,
+        comparison: Comparison::Equal,
+        function: pg_sys::F_OIDEQ,
+        value: pg_sys::Datum::from(value),
+    });
+    let catalog = Relation::open(depend::CATALOG, Lock::AccessShare);
+    let index = Relation::open(index, Lock::AccessShare);
+    by_index(&catalog, &index, Visible::Now, &conditions, Direction::Forward, |row| {
+        visit(row);
+        true
+    });
+}
+
+/// The relations that an object is a part of: the table of a trigger, rule, policy or constraint.
+pub(crate) fn owning_relations(class: pg_sys::Oid, object: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    let mut relations = Vec::new();
+    dependencies(depend::DEPENDER_INDEX, [(depend::CLASS, class), (depend::OBJECT, object)], |row| {
+        let is_part = matches!(row.character(depend::KIND), Some('a' | 'i'));
+        if is_part && row.oid(depend::REFERENCED_CLASS) == Some(pg_sys::RelationRelationId) {
+            relations.extend(row.oid(depend::REFERENCED_OBJECT));
+        }
+    });
+    relations
+}
+
+/// The relations with columns of any of these types, or of types made of them: arrays, domains, ranges, composite types.
+pub(crate) fn relations_with(mut types: Vec<pg_sys::Oid>) -> Vec<pg_sys::Oid> {
+    let mut relations: Vec<pg_sys::Oid> = Vec::new();
+    let mut next = 0;
+    while let Some(known) = types.get(next).copied() {
+        next += 1;
+        let (mut found_types, mut found_relations) = (Vec::new(), Vec::new());
+        let conditions = [(depend::REFERENCED_CLASS, pg_sys::TypeRelationId), (depend::REFERENCED_OBJECT, known)];
+        dependencies(depend::REFERENCE_INDEX, conditions, |row| {
+            let (class, object) = (row.oid(depend::CLASS), row.oid(depend::OBJECT));
+            if class == Some(pg_sys::TypeRelationId) {
+                found_types.extend(object);
+            } else if class == Some(pg_sys::RelationRelationId)
+                && row.int4(depend::COLUMN).is_some_and(|column| column > 0)
+            {
+                found_relations.extend(object);
+            }
+        });
+        for relation in found_relations {
+            if !relations.contains(&relation) {
+                relations.push(relation);
+                found_types.extend(relation::row_type(relation));
+            }
+        }
+        for found in found_types {
+            if !types.contains(&found) {
+                types.push(found);
+            }
+        }
+    }
+    relations
 }

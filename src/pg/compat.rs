@@ -50,6 +50,20 @@ pub(crate) fn owns_relation(relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether this process holds a lock of this strength, or a stronger one, on the object of a tag.
+///
+/// PostgreSQL 17 can ask for stronger ones at once (commit 0cecc908).
+pub(super) fn holds_lock(tag: &pg_sys::LOCKTAG, lock: pg_sys::LOCKMODE) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: the tag outlives the calls, which look at the locks of this process only.
+    let held =
+        (lock..=pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE).any(|lock| unsafe { pg_sys::LockHeldByMe(tag, lock) });
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: as above.
+    let held = unsafe { pg_sys::LockHeldByMe(tag, lock, true) };
+    held
+}
+
 /// Whether a column is a virtual generated one, which holds no value (PostgreSQL 18).
 pub(crate) fn is_virtual(attribute: &pg_sys::FormData_pg_attribute) -> bool {
     attribute.attgenerated as u8 == b'v'
@@ -111,5 +125,46 @@ pub(super) fn granted_rights(item: &pg_sys::AclItem) -> u64 {
     #[cfg(not(feature = "pg15"))]
     {
         item.ai_privs & 0xFFFF_FFFF
+    }
+}
+
+/// Inserts the index entries of a row that is in its table already. A duplicate key is an error.
+///
+/// PostgreSQL 16 added an argument for updates (commit 19d8e230).
+///
+/// # Safety
+/// `slot` holds a row of the table that `indexes` were opened for, and knows its place.
+pub(super) unsafe fn insert_index_tuples(
+    indexes: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    executor: *mut pg_sys::EState,
+) {
+    let none = std::ptr::null_mut();
+    // SAFETY: as promised by the caller; nothing is speculative or deferred.
+    #[cfg(feature = "pg15")]
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(indexes, slot, executor, false, false, none, std::ptr::null_mut());
+    }
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::ExecInsertIndexTuples(indexes, slot, executor, false, false, none, std::ptr::null_mut(), false);
+    }
+}
+
+/// Closes an index that rows were inserted into; its lock stays to the end of the transaction.
+///
+/// PostgreSQL 17 has access methods keep state from row to row, which they put away here (commit c1ec02be).
+///
+/// # Safety
+/// The index is open, and `info` is what was passed with each insertion.
+pub(super) unsafe fn close_index(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    let _ = info;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::index_insert_cleanup(index, info);
+        pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
     }
 }

@@ -8,6 +8,7 @@ use pgrx::{pg_sys, varlena};
 ///
 /// # Safety
 /// `datum` is a non-null value of a variable-length type; the result is not used after its tuple or memory context is gone.
+#[inline]
 pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the caller vouches for the type; the detoasted value has a valid header.
     unsafe {
@@ -49,9 +50,17 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Room for these values.
-    pub(crate) fn for_values<'a>(values: impl Iterator<Item = &'a [u8]>) -> Packed {
-        Packed { words: Vec::with_capacity(values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum()) }
+    /// Room for these values, the given one if it is large enough. The error is how many bytes there were not.
+    pub(crate) fn for_values<'a>(mut room: Vec<u32>, values: impl Iterator<Item = &'a [u8]>) -> Result<Packed, usize> {
+        let size = values.map(|bytes| 1 + bytes.len().div_ceil(4)).sum();
+        room.clear();
+        room.try_reserve(size).map_err(|_| 4 * size)?;
+        Ok(Packed { words: room })
+    }
+
+    /// The room, to be used again.
+    pub(crate) fn into_room(self) -> Vec<u32> {
+        self.words
     }
 
     /// Adds a value, which is valid as long as `self`. There must be room for it.

@@ -22,7 +22,7 @@ macro_rules! sql_function {
         pub unsafe extern "C-unwind" fn $symbol(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
             // SAFETY: the function manager calls with a valid fcinfo that outlives the call.
             let call = unsafe { $crate::pg::fmgr::Call::new(fcinfo) };
-            let result: Result<_, $crate::error::Error> = $body(&call);
+            let result: Result<_, $crate::error::Error> = $crate::pg::reserve::with_reserve(|| $body(&call));
             call.answer($crate::error::or_report(result))
         }
     };

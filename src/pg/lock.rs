@@ -6,6 +6,8 @@
 
 use pgrx::pg_sys;
 
+use super::compat;
+
 /// Fourth field of our lock tags.
 const AUDIT: u16 = 0xADE4;
 
@@ -45,6 +47,20 @@ pub(crate) fn try_lock_database() -> bool {
     // SAFETY: the tag is fully set and outlives the call; the lock ends with the transaction.
     let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Whether this transaction holds a lock on a relation of this database that keeps its definition from changing.
+pub(crate) fn holds_definition(relation: pg_sys::Oid) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: a plain integer, fixed once a backend is connected.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: relation.to_u32(),
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    compat::holds_lock(&tag, pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE)
 }
 
 fn acquire(target: Target, dont_wait: bool) -> bool {

@@ -47,8 +47,12 @@ impl Scratch {
 
     /// Frees all that was allocated in the context.
     pub(crate) fn reset(&self) {
-        // SAFETY: the context is live until Drop, and callers hold no pointer into it across a reset.
-        unsafe { pg_sys::MemoryContextReset(self.context) }
+        // SAFETY: the context is live until Drop, and callers hold no pointer into it across a reset. Where nothing was allocated the server would do nothing either.
+        unsafe {
+            if !(*self.context).isReset || !(*self.context).firstchild.is_null() {
+                pg_sys::MemoryContextReset(self.context);
+            }
+        }
     }
 }
 

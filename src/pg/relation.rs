@@ -1,6 +1,6 @@
 //! Open relations and what the catalogs say of them.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::{PgList, pg_sys};
 
@@ -37,13 +37,6 @@ impl Relation {
         // SAFETY: by value; gives null when there is no such relation.
         let ptr = unsafe { pg_sys::try_relation_open(oid, lock as pg_sys::LOCKMODE) };
         (!ptr.is_null()).then(|| Relation { ptr, close: true })
-    }
-
-    /// Opens a relation for reading if it exists and nobody else is changing its definition; never waits.
-    pub(crate) fn try_open_at_once(oid: pg_sys::Oid) -> Option<Relation> {
-        // SAFETY: by value; locks to the end of the transaction or not at all.
-        let locked = unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
-        if locked { Relation::try_open(oid, Lock::Held) } else { None }
     }
 
     /// A relation that somebody else keeps open.
@@ -162,11 +155,10 @@ impl Relation {
         }
     }
 
-    /// Whether this transaction holds a lock on the relation that keeps its definition from changing.
-    pub(crate) fn is_locked_by_me(&self) -> bool {
-        let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-        // SAFETY: the relation is open; looks at the locks of this process only.
-        unsafe { pg_sys::CheckRelationLockedByMe(self.ptr, lock, true) }
+    /// Whether somebody besides the holder of `self` has the relation open in this process: a command that surrounds this one is still at work on it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        // SAFETY: an open relation is a valid struct.
+        unsafe { (*self.ptr).rd_refcnt > 1 }
     }
 
     /// Whether the relation is a partition.
@@ -214,10 +206,11 @@ impl Relation {
             .collect()
     }
 
-    /// Whether the table has just these columns, by type, and none was dropped.
+    /// Whether this is a table and has just these columns, by type, and none was dropped. What is no table has no rows to be scanned, whatever its columns.
     pub(crate) fn has_types(&self, types: &[pg_sys::Oid]) -> bool {
         let desc = self.desc();
-        self.width() == types.len()
+        self.kind() == 'r'
+            && self.width() == types.len()
             && types.iter().enumerate().all(|(index, expected)| {
                 // SAFETY: as in `columns`.
                 let attribute = unsafe { compat::attribute(desc, index) };
@@ -379,10 +372,30 @@ pub(crate) fn may_have_children(oid: pg_sys::Oid) -> bool {
     unsafe { pg_sys::get_rel_relkind(oid) != 0 && server::has_subclass(oid) }
 }
 
-/// Whether a relation is a child of another.
-pub(crate) fn has_parents(oid: pg_sys::Oid) -> bool {
+/// Whether the relation is a partition or inheritance child of another.
+pub(crate) fn has_parent(oid: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up by value.
     unsafe { server::has_superclass(oid) }
+}
+
+/// Object id of the row type of a relation, if it has one.
+pub(crate) fn row_type(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up by value.
+    let row_type = unsafe { pg_sys::get_rel_type_id(oid) };
+    (row_type != pg_sys::InvalidOid).then_some(row_type)
+}
+
+/// `pg_class.relkind`, if the relation exists.
+pub(crate) fn kind_of(oid: pg_sys::Oid) -> Option<char> {
+    // SAFETY: a catalog look-up by value.
+    let kind = unsafe { pg_sys::get_rel_relkind(oid) };
+    (kind != 0).then(|| char::from(kind as u8))
+}
+
+/// Object id of the relation with this schema and name, if there is one.
+pub(crate) fn named(schema: &str, name: &str) -> Option<pg_sys::Oid> {
+    let schema = find_schema(&CString::new(schema).ok()?)?;
+    find(schema, &CString::new(name).ok()?)
 }
 
 /// Object id of the relation `name` in the schema, if there is one.
@@ -390,6 +403,25 @@ pub(crate) fn find(schema: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
     // SAFETY: a catalog look-up; the name is a C string.
     let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Object id of the unique index `name` over these columns of that table and all of its rows, if there is one. Anything else under the name could not be scanned as one.
+pub(crate) fn find_key(schema: pg_sys::Oid, name: &CStr, table: pg_sys::Oid, columns: &[i16]) -> Option<pg_sys::Oid> {
+    let oid = find(schema, name)?;
+    // SAFETY: the cache gives null, as for what is no index, or a tuple of pg_index that stays valid until it is released; indkey holds indnkeyatts numbers or more.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::INDEXRELID as core::ffi::c_int;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(oid));
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
+        let its_columns = std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnkeyatts as usize);
+        let is_for_all = pg_sys::heap_attisnull(tuple, pg_sys::Anum_pg_index_indpred as i32, std::ptr::null_mut());
+        let is_key = form.indrelid == table && form.indisunique && its_columns == columns && is_for_all;
+        pg_sys::ReleaseSysCache(tuple);
+        is_key.then_some(oid)
+    }
 }
 
 /// Object id of a schema, if there is one.

@@ -126,6 +126,7 @@ impl<'a> Row<'a> {
         self.get(index).map(|datum| pg_sys::Oid::from(datum.value() as u32))
     }
 
+    #[inline]
     pub(crate) fn uuid(&self, index: usize) -> Option<uuid::Uuid> {
         // SAFETY: the column is of type uuid, as checked.
         self.get(index).map(|datum| unsafe { datum::uuid(datum) })
@@ -143,9 +144,10 @@ impl<'a> Row<'a> {
         self.get(index).map(|datum| unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) })
     }
 
-    /// A bytea column.
+    /// The bytes of a column of variable length: bytea, text, json, inet.
+    #[inline]
     pub(crate) fn bytes(&self, index: usize) -> Option<&'a [u8]> {
-        // SAFETY: the column is of type bytea, as checked; the row outlives the result.
+        // SAFETY: the column is of such a type, as checked; the row outlives the result.
         self.get(index).map(|datum| unsafe { datum::bytes(datum) })
     }
 
@@ -218,6 +220,18 @@ impl<'a> TableScan<'a> {
             let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
             let scan = pg_sys::table_beginscan(relation.as_ptr(), visible.snapshot(), 0, std::ptr::null_mut());
             TableScan { relation, scan, slot }
+        }
+    }
+
+    /// This process's share of a scan by several processes.
+    ///
+    /// # Safety
+    /// `scan` was initialized for this relation, and outlives the result.
+    pub(super) unsafe fn shared(relation: &'a Relation, scan: pg_sys::ParallelTableScanDesc) -> TableScan<'a> {
+        // SAFETY: the relation is open and outlives the scan; the rest as promised by the caller.
+        unsafe {
+            let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
+            TableScan { relation, scan: pg_sys::table_beginscan_parallel(relation.as_ptr(), scan), slot }
         }
     }
 

@@ -21,6 +21,48 @@ mod raw {
         pub(super) fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
 
+    // Bound by pgrx too, each with a guard that costs more than the function.
+    unsafe extern "C-unwind" {
+        pub(super) fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
+        pub(super) fn GetTopFullTransactionIdIfAny() -> pg_sys::FullTransactionId;
+        pub(super) fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
+        pub(super) fn GetSessionUserId() -> pg_sys::Oid;
+        pub(super) fn GetUserId() -> pg_sys::Oid;
+        pub(super) fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        pub(super) fn heap_deform_tuple(
+            tuple: pg_sys::HeapTuple,
+            desc: pg_sys::TupleDesc,
+            values: *mut pg_sys::Datum,
+            nulls: *mut bool,
+        );
+        pub(super) fn heap_freetuple(tuple: pg_sys::HeapTuple);
+        pub(super) fn heap_multi_insert(
+            relation: pg_sys::Relation,
+            slots: *mut *mut pg_sys::TupleTableSlot,
+            count: core::ffi::c_int,
+            command: pg_sys::CommandId,
+            options: core::ffi::c_int,
+            state: pg_sys::BulkInsertState,
+        );
+        pub(super) fn FormIndexDatum(
+            info: *mut pg_sys::IndexInfo,
+            slot: *mut pg_sys::TupleTableSlot,
+            state: *mut pg_sys::EState,
+            values: *mut pg_sys::Datum,
+            nulls: *mut bool,
+        );
+        pub(super) fn index_insert(
+            index: pg_sys::Relation,
+            values: *mut pg_sys::Datum,
+            nulls: *mut bool,
+            place: pg_sys::ItemPointer,
+            table: pg_sys::Relation,
+            unique: pg_sys::IndexUniqueCheck::Type,
+            unchanged: bool,
+            info: *mut pg_sys::IndexInfo,
+        ) -> bool;
+    }
+
     unsafe extern "C" {
         pub(super) static mut bytea_output: core::ffi::c_int;
     }
@@ -62,7 +104,7 @@ pub(super) unsafe fn has_subclass(relid: pg_sys::Oid) -> bool {
     unsafe { pg_guard_ffi_boundary(|| raw::has_subclass(relid)) }
 }
 
-/// `catalog/pg_inherits.h`: whether a relation is a child of another.
+/// `catalog/pg_inherits.h`: whether a relation is a partition or inheritance child of another.
 ///
 /// # Safety
 /// Called in a transaction.
@@ -95,4 +137,103 @@ pub(super) fn die_handler() -> SignalHandler {
 /// `postmaster/interrupt.c`: sets `ConfigReloadPending`.
 pub(super) fn reload_handler() -> SignalHandler {
     raw::SignalHandlerForConfigReload
+}
+
+/// `access/xact.h`: the current savepoint level.
+pub(super) fn current_subtransaction() -> pg_sys::SubTransactionId {
+    // SAFETY: reads the transaction state; raises no error.
+    unsafe { raw::GetCurrentSubTransactionId() }
+}
+
+/// `access/xact.h`: the full id of the running transaction, if it has one.
+pub(super) fn transaction_id_if_any() -> Option<u64> {
+    // SAFETY: reads the transaction state; raises no error.
+    let id = unsafe { raw::GetTopFullTransactionIdIfAny().value };
+    (id != 0).then_some(id)
+}
+
+/// `access/xact.h`: the number of the running command, which counts as one that writes from here on.
+///
+/// # Safety
+/// Called outside of parallel workers: there it would raise an error.
+pub(super) unsafe fn use_current_command() -> pg_sys::CommandId {
+    // SAFETY: as promised by the caller.
+    unsafe { raw::GetCurrentCommandId(true) }
+}
+
+/// `miscadmin.h`: session user and current user.
+pub(super) fn session_and_current_user() -> (pg_sys::Oid, pg_sys::Oid) {
+    // SAFETY: both read a variable; raise no error once a user is set, which is before any SQL runs.
+    unsafe { (raw::GetSessionUserId(), raw::GetUserId()) }
+}
+
+/// `utils/timestamp.h`: the clock.
+pub(super) fn current_timestamp() -> pg_sys::TimestampTz {
+    // SAFETY: reads the clock; raises no error.
+    unsafe { raw::GetCurrentTimestamp() }
+}
+
+/// `access/htup_details.h`: takes a row apart; raises no error.
+///
+/// # Safety
+/// `tuple` is of a table described by `desc`; both arrays have room for all of its columns.
+pub(super) unsafe fn deform(
+    tuple: pg_sys::HeapTuple,
+    desc: pg_sys::TupleDesc,
+    values: *mut pg_sys::Datum,
+    nulls: *mut bool,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe { raw::heap_deform_tuple(tuple, desc, values, nulls) }
+}
+
+/// `access/htup_details.h`: frees a row that was formed; raises no error.
+///
+/// # Safety
+/// The row was formed in memory that is live, and is not used any more.
+pub(super) unsafe fn free_tuple(tuple: pg_sys::HeapTuple) {
+    // SAFETY: as promised by the caller.
+    unsafe { raw::heap_freetuple(tuple) }
+}
+
+/// Inserts rows into a table as written by command `command`, and the entries of each into its indexes. One guard for all the calls: there are two for each row and index.
+///
+/// # Safety
+/// Each slot holds a row formed for the table, which is open with ROW EXCLUSIVE; `indexes` are its own, opened for it, with neither expressions nor predicates, so that no
+/// executor state is needed.
+pub(super) unsafe fn insert_rows(
+    table: pg_sys::Relation,
+    slots: &mut [*mut pg_sys::TupleTableSlot],
+    command: pg_sys::CommandId,
+    indexes: &pg_sys::ResultRelInfo,
+) {
+    let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+    let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
+    let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+    let (rows, count) = (slots.as_mut_ptr(), slots.len());
+    let insert = || {
+        // SAFETY: as promised by the caller. heap_multi_insert notes in each slot where its row went. Nothing here has to be dropped when an error passes.
+        // An index that is not ready yet takes no entries (catalog/indexing.c, CatalogIndexInsert).
+        unsafe {
+            raw::heap_multi_insert(table, rows, count as core::ffi::c_int, command, 0, std::ptr::null_mut());
+            for row in 0..count {
+                let slot = *rows.add(row);
+                for number in 0..indexes.ri_NumIndices as usize {
+                    let index = *indexes.ri_IndexRelationDescs.add(number);
+                    let info = *indexes.ri_IndexRelationInfo.add(number);
+                    if !(*info).ii_ReadyForInserts {
+                        continue;
+                    }
+                    raw::FormIndexDatum(info, slot, std::ptr::null_mut(), values, nulls);
+                    let unique = match (*(*index).rd_index).indisunique {
+                        true => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES,
+                        false => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                    };
+                    raw::index_insert(index, values, nulls, &raw mut (*slot).tts_tid, table, unique, false, info);
+                }
+            }
+        }
+    };
+    // SAFETY: the closure only calls functions of the server.
+    unsafe { pg_guard_ffi_boundary(insert) }
 }

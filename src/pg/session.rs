@@ -7,14 +7,14 @@ use pgrx::pg_sys;
 
 use super::memory::Scratch;
 use super::output::Output;
+use super::server;
 
 /// Seconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch (datatype/timestamp.h).
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800 * 1_000_000;
 
 /// The clock at this moment, not at the start of the transaction: entries cannot be dated back by holding one open.
 pub(crate) fn now() -> pg_sys::TimestampTz {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    server::current_timestamp()
 }
 
 /// A stored time as the ledger writes it; `None` for what a clock cannot have said (infinities, years beyond 9999).
@@ -34,8 +34,7 @@ pub(crate) fn login_name() -> Option<String> {
 
 /// Object ids of the session user and the current user.
 pub(crate) fn roles() -> (pg_sys::Oid, pg_sys::Oid) {
-    // SAFETY: plain integers of the session state.
-    unsafe { (pg_sys::GetSessionUserId(), pg_sys::GetUserId()) }
+    server::session_and_current_user()
 }
 
 /// The role in force.
@@ -53,13 +52,36 @@ pub(crate) fn role_name(role: pg_sys::Oid) -> Option<String> {
     }
 }
 
-/// The setting `application_name`.
-pub(crate) fn application_name() -> Option<String> {
-    // SAFETY: null or a C string that lives until the setting changes; copied at once.
+/// Shows the setting `application_name`; `None` in a process without one.
+pub(crate) fn with_application_name<R>(read: impl FnOnce(&CStr) -> R) -> Option<R> {
+    // SAFETY: null or a C string that lives until the setting changes, which `read` does not do.
     unsafe {
         let name = pg_sys::application_name;
-        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+        (!name.is_null()).then(|| read(CStr::from_ptr(name)))
     }
+}
+
+/// Text of the statement that the client has sent and that is running: of several sent together, that one alone. What functions run in turn is
+/// not in it. `None` where no client's statement runs.
+pub(crate) fn statement() -> Option<String> {
+    // SAFETY: the active portal, if any, holds the text and the plans of the running statement while that runs. Location and length, where they are known,
+    // lie inside the text; a length of 0 reaches to its end (nodes/plannodes.h).
+    let bytes = unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() || (*portal).sourceText.is_null() {
+            return None;
+        }
+        let text = CStr::from_ptr((*portal).sourceText).to_bytes();
+        match pgrx::PgList::<pg_sys::PlannedStmt>::from_pg((*portal).stmts).get_ptr(0) {
+            None => text,
+            Some(plan) => {
+                let rest = text.get(usize::try_from((*plan).stmt_location).unwrap_or(0)..)?;
+                let length = usize::try_from((*plan).stmt_len).ok().filter(|length| *length > 0);
+                rest.get(..length.unwrap_or(rest.len()))?
+            }
+        }
+    };
+    Some(String::from_utf8_lossy(bytes).trim().to_owned())
 }
 
 /// Address of a client: its text, and the `inet` value to store.

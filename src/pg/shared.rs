@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_guard, pg_sys};
 
+use super::ids;
+
 /// Most databases with a sealer at once, and so most background processes of ours.
 const SLOTS: usize = 128;
 
@@ -92,6 +94,7 @@ thread_local! {
 #[expect(unexpected_cfgs, reason = "the macro of pgrx asks for majors that we do not have")]
 pub(crate) fn request() {
     pgrx::pg_shmem_init!(SEALERS);
+    ids::request();
     PRELOADED.set(true);
 }
 

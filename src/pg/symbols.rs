@@ -1,14 +1,16 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, checkpoint, guard, key, maintenance, proof, protect, seal, sealer, verify, views, watch};
+use crate::{
+    capture, checkpoint, ddl, grants, guard, key, maintenance, proof, protect, seal, sealer, verify, views, watch,
+};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
 sql_function!(audit_guard, pg_finfo_audit_guard, guard::guard);
 sql_function!(audit_protect, pg_finfo_audit_protect, protect::protect);
 sql_function!(audit_unprotect, pg_finfo_audit_unprotect, protect::unprotect);
-sql_function!(audit_cover, pg_finfo_audit_cover, protect::cover_new_tables);
+sql_function!(audit_cover, pg_finfo_audit_cover, ddl::event);
 sql_function!(audit_maintenance, pg_finfo_audit_maintenance, maintenance::maintenance);
 sql_function!(audit_guard_level, pg_finfo_audit_guard_level, watch::guard_level);
 sql_function!(audit_verify, pg_finfo_audit_verify, verify::verify);
@@ -24,4 +26,5 @@ sql_function!(audit_log_state, pg_finfo_audit_log_state, views::log_state);
 sql_function!(audit_trigger_states, pg_finfo_audit_trigger_states, views::trigger_states);
 sql_function!(audit_public_key, pg_finfo_audit_public_key, key::public_key);
 sql_function!(audit_checkpoint, pg_finfo_audit_checkpoint, checkpoint::checkpoint);
+sql_function!(audit_grant_auditor, pg_finfo_audit_grant_auditor, grants::grant_auditor);
 sql_function!(audit_sealer, pg_finfo_audit_sealer, sealer::state);

@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::fmgr::{Call, TriggerAnswer};
 use super::relation::{Relation, is_restricted};
 use super::scan::Row;
+use super::server;
 
 /// What a trigger was fired for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,22 +131,10 @@ impl RowBuffer {
             let width = (*desc).natts as usize;
             self.values.resize(width, pg_sys::Datum::null());
             self.nulls.resize(width, true);
-            pg_sys::heap_deform_tuple(tuple, desc, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+            server::deform(tuple, desc, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
             Row::new(&self.values, &self.nulls)
         }
     }
-}
-
-/// Whether the function was called by the event trigger manager.
-pub(crate) fn is_event_trigger(call: &Call) -> bool {
-    let node = call.context();
-    // SAFETY: a non-null context is a node; its tag says what it is.
-    !node.is_null() && unsafe { (*node).type_ } == pg_sys::NodeTag::T_EventTriggerData
-}
-
-/// What an event trigger gives: nothing.
-pub(crate) fn event_trigger_answer() -> TriggerAnswer {
-    TriggerAnswer(pg_sys::Datum::null())
 }
 
 /// `pg_trigger.tgtype` of a trigger AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW (catalog/pg_trigger.h).

@@ -5,28 +5,46 @@
 use std::borrow::Borrow;
 use std::rc::Rc;
 
-use pgrx::pg_sys;
+use pgrx::{PgList, pg_sys};
 
+use super::compat;
 use super::memory::Scratch;
 use super::relation::Relation;
 use super::scan::Row;
 use super::server;
+use crate::error::{Error, or_report};
+use crate::session_cache;
 
 /// A table opened for writing together with its indexes.
 pub(crate) struct Writer<'a> {
     relation: &'a Relation,
     indexes: pg_sys::CatalogIndexState,
+    /// Whether no index has expressions or a predicate: those need an executor state.
+    plain: bool,
 }
 
 impl<'a> Writer<'a> {
-    /// Opens the indexes of a table that is open with ROW EXCLUSIVE. They must have neither expressions nor predicates.
+    /// Opens the indexes of a table that is open with ROW EXCLUSIVE.
     pub(crate) fn new(relation: &'a Relation) -> Writer<'a> {
-        // SAFETY: the relation is open and outlives the writer.
-        Writer { relation, indexes: unsafe { pg_sys::CatalogOpenIndexes(relation.as_ptr()) } }
+        // SAFETY: the relation is open and outlives the writer; the server fills the arrays with as many indexes as it says.
+        unsafe {
+            let indexes = pg_sys::CatalogOpenIndexes(relation.as_ptr());
+            let count = usize::try_from((*indexes).ri_NumIndices).unwrap_or(0);
+            let plain = (0..count).all(|number| {
+                let info = &**(*indexes).ri_IndexRelationInfo.add(number);
+                info.ii_Expressions.is_null() && info.ii_Predicate.is_null()
+            });
+            Writer { relation, indexes, plain }
+        }
     }
 
     /// Inserts a row and its index entries; a duplicate key is an error.
+    ///
+    /// Refuses where somebody has made an index with expressions or a predicate.
     pub(crate) fn insert(&self, values: &[Option<pg_sys::Datum>]) {
+        if !self.plain {
+            or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(self.relation.oid()) }))
+        }
         let tuple = self.form(values);
         // SAFETY: the tuple was formed for this relation; it is copied into the table.
         unsafe {
@@ -35,73 +53,66 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Inserts rows that were formed before, as written by command `command` of this transaction: what began before that command was over does
-    /// not see them. One record of the write-ahead log serves all rows of a page. A duplicate key is an error.
-    ///
-    /// `layout` must be that of this table, and of the rows.
-    pub(crate) fn insert_formed<T: Borrow<Formed>>(&self, layout: &mut Layout, rows: &[T], command: u32) {
-        let scratch = Scratch::new();
-        scratch.within(|| {
-            for rows in rows.chunks(Layout::MOST) {
-                self.insert_chunk(layout.hold(rows), command);
-            }
-        });
-    }
-
-    fn insert_chunk(&self, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
-        // SAFETY: each slot holds a row formed for this table, see Layout. heap_multi_insert notes in each slot and tuple where the row went.
-        unsafe {
-            pg_sys::heap_multi_insert(
-                self.relation.as_ptr(),
-                slots.as_mut_ptr(),
-                slots.len() as core::ffi::c_int,
-                command,
-                0,
-                std::ptr::null_mut(),
-            );
-            for slot in slots {
-                self.insert_index_entries(*slot);
-            }
-        }
-    }
-
-    /// # Safety
-    /// `slot` holds a row that was just inserted into the table, and knows its place.
-    unsafe fn insert_index_entries(&self, slot: *mut pg_sys::TupleTableSlot) {
-        let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
-        let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
-        // SAFETY: CatalogOpenIndexes opened the indexes with their descriptions; they have neither expressions nor predicates, so that no executor
-        // state is needed. An index that is not ready yet takes no entries (catalog/indexing.c, CatalogIndexInsert).
-        unsafe {
-            let state = &*self.indexes;
-            for number in 0..usize::try_from(state.ri_NumIndices).unwrap_or(0) {
-                let index = *state.ri_IndexRelationDescs.add(number);
-                let info = *state.ri_IndexRelationInfo.add(number);
-                if !(*info).ii_ReadyForInserts {
-                    continue;
-                }
-                pg_sys::FormIndexDatum(info, slot, std::ptr::null_mut(), values.as_mut_ptr(), nulls.as_mut_ptr());
-                let unique = if (*(*index).rd_index).indisunique {
-                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
-                } else {
-                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
-                };
-                pg_sys::index_insert(
-                    index,
-                    values.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                    &raw mut (*slot).tts_tid,
-                    self.relation.as_ptr(),
-                    unique,
-                    false,
-                    info,
-                );
-            }
-        }
-    }
-
     fn form(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::HeapTuple {
         form(self.relation, values)
+    }
+}
+
+/// The indexes of a table, open; closed when dropped, but for their locks, which stay to the end of the transaction.
+struct Indexes {
+    relations: Vec<pg_sys::Relation>,
+    infos: Vec<*mut pg_sys::IndexInfo>,
+    state: pg_sys::ResultRelInfo,
+}
+
+impl Indexes {
+    /// Opens the indexes of a table that is open with ROW EXCLUSIVE. `known` has the descriptions of those that were open before, and gets those that were not; they live in
+    /// `home`. Where a description says that the index has an expression or a predicate there is no result.
+    fn open(
+        table: pg_sys::Relation,
+        known: &mut Vec<(pg_sys::Oid, *mut pg_sys::IndexInfo)>,
+        home: &Scratch,
+        work: &Scratch,
+    ) -> Option<Indexes> {
+        let mut indexes =
+            Indexes { relations: Vec::with_capacity(4), infos: Vec::with_capacity(4), state: Default::default() };
+        // SAFETY: the table is open, and its indexes cannot go away while it is locked. What an index is made of never changes, but whether it is ready does; the rest that is set here
+        // belongs to one insertion (nodes/execnodes.h, IndexInfo).
+        unsafe {
+            let list = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table));
+            for oid in list.iter_oid() {
+                let index = pg_sys::index_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+                let info = match known.iter().find(|(known, _)| *known == oid) {
+                    Some((_, info)) => *info,
+                    None => {
+                        let info = home.within(|| pg_sys::BuildIndexInfo(index));
+                        known.push((oid, info));
+                        info
+                    }
+                };
+                (*info).ii_ReadyForInserts = (*(*index).rd_index).indisready;
+                (*info).ii_AmCache = std::ptr::null_mut();
+                (*info).ii_Context = work.as_ptr();
+                indexes.relations.push(index);
+                indexes.infos.push(info);
+                if !((*info).ii_Expressions.is_null() && (*info).ii_Predicate.is_null()) {
+                    return None;
+                }
+            }
+        }
+        indexes.state.ri_NumIndices = indexes.relations.len() as core::ffi::c_int;
+        indexes.state.ri_IndexRelationDescs = indexes.relations.as_mut_ptr();
+        indexes.state.ri_IndexRelationInfo = indexes.infos.as_mut_ptr();
+        Some(indexes)
+    }
+}
+
+impl Drop for Indexes {
+    fn drop(&mut self) {
+        for (index, info) in self.relations.iter().zip(&self.infos) {
+            // SAFETY: opened by us, closed once.
+            unsafe { compat::close_index(*index, *info) }
+        }
     }
 }
 
@@ -113,6 +124,10 @@ pub(crate) struct Layout {
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     /// Where all of it lives, and the rows formed too.
     home: Rc<Scratch>,
+    /// The descriptions of the indexes that were met so far.
+    infos: Vec<(pg_sys::Oid, *mut pg_sys::IndexInfo)>,
+    /// What the server needs while it inserts; empty in between. After an error the layout is made anew, and this with it.
+    work: Rc<Scratch>,
 }
 
 impl Layout {
@@ -124,7 +139,7 @@ impl Layout {
         let home = Scratch::long_lived();
         // SAFETY: the relation is open; the copy is made in memory that lives as long as the layout.
         let desc = home.within(|| unsafe { pg_sys::CreateTupleDescCopy(relation.desc()) });
-        Layout { desc, slots: Vec::new(), home: Rc::new(home) }
+        Layout { desc, slots: Vec::new(), infos: Vec::new(), home: Rc::new(home), work: Rc::new(Scratch::long_lived()) }
     }
 
     /// Forms a row, to be inserted later; the values are copied.
@@ -136,6 +151,31 @@ impl Layout {
         // SAFETY: both arrays have natts elements of the columns' types.
         let form = || unsafe { pg_sys::heap_form_tuple(self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr()) };
         Formed { tuple: self.home.within(form), _home: self.home.clone() }
+    }
+
+    /// Inserts runs of rows that were formed before, each as written by one command of this transaction: what began before that command was over does
+    /// not see them. One record of the write-ahead log serves all rows of a page. A duplicate key is an error.
+    ///
+    /// `table` is open with ROW EXCLUSIVE, and the layout is that of this table, and of the rows.
+    pub(crate) fn append<'a, T: Borrow<Formed> + 'a>(
+        &mut self,
+        table: &Relation,
+        runs: impl Iterator<Item = (&'a [T], u32)>,
+    ) {
+        let (home, work) = (self.home.clone(), self.work.clone());
+        let indexes = Indexes::open(table.as_ptr(), &mut self.infos, &home, &work);
+        for (rows, command) in runs {
+            for rows in rows.chunks(Layout::MOST) {
+                let slots = self.hold(rows);
+                work.within(|| match &indexes {
+                    // SAFETY: each slot holds a row formed for this table; the indexes are its own.
+                    Some(indexes) => unsafe { server::insert_rows(table.as_ptr(), slots, command, &indexes.state) },
+                    None => insert_with_executor(table, slots, command),
+                });
+            }
+        }
+        drop(indexes);
+        work.reset();
     }
 
     /// Puts rows into slots, until the next call.
@@ -151,6 +191,24 @@ impl Layout {
             unsafe { pg_sys::ExecStoreHeapTuple(row.borrow().tuple, *slot, false) };
         }
         slots
+    }
+}
+
+/// Inserts rows into a table with an index that has an expression or a predicate.
+fn insert_with_executor(table: &Relation, slots: &mut [*mut pg_sys::TupleTableSlot], command: u32) {
+    let writer = Writer::new(table);
+    let count = slots.len() as core::ffi::c_int;
+    // SAFETY: each slot holds a row formed for this table; heap_multi_insert notes in each where the row went.
+    unsafe {
+        pg_sys::heap_multi_insert(table.as_ptr(), slots.as_mut_ptr(), count, command, 0, std::ptr::null_mut());
+        // An expression may call a function that runs SQL; while a transaction commits no snapshot is active any more.
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let executor = pg_sys::CreateExecutorState();
+        for slot in slots {
+            compat::insert_index_tuples(writer.indexes, *slot, executor);
+        }
+        pg_sys::FreeExecutorState(executor);
+        pg_sys::PopActiveSnapshot();
     }
 }
 
@@ -179,7 +237,7 @@ impl Formed {
 impl Drop for Formed {
     fn drop(&mut self) {
         // SAFETY: formed by us in a memory context that is live as long as the row, freed once.
-        unsafe { pg_sys::heap_freetuple(self.tuple) }
+        unsafe { server::free_tuple(self.tuple) }
     }
 }
 
@@ -203,6 +261,9 @@ pub(crate) fn rewrite(relation: &Relation, mut fate: impl FnMut(&Row<'_>) -> Fat
     let mut values = vec![pg_sys::Datum::null(); width];
     let mut nulls = vec![true; width];
     let writer = Writer::new(relation);
+    if !writer.plain {
+        or_report(Err(Error::SpecialIndex { relation: session_cache::display_name(relation.oid()) }))
+    }
     // Changed after the scan: it sees what this transaction writes, so a replacement would come by again.
     let mut changes: Vec<(pg_sys::ItemPointerData, Option<pg_sys::HeapTuple>)> = Vec::new();
     // SAFETY: the relation is open; each tuple is valid until the next call, and its place is copied.
@@ -248,10 +309,4 @@ impl Drop for SystemScan {
         // SAFETY: begun once, ended once, while the table is open.
         unsafe { pg_sys::systable_endscan(self.0) }
     }
-}
-
-/// The next value of a sequence; nobody needs a right on it.
-pub(crate) fn next_value(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: by value; raises an error when it is not a sequence or is used up.
-    unsafe { server::next_value(sequence) }
 }

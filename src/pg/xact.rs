@@ -4,8 +4,10 @@ use core::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::reserve::with_reserve;
+use super::server;
 use crate::error::or_report;
-use crate::{chain, maintenance, pending, seal, session_cache, watch};
+use crate::{chain, ddl, maintenance, pending, seal, session_cache, watch};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -16,25 +18,26 @@ pub(crate) fn register() {
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::null());
         let roles = pg_sys::SysCacheIdentifier::AUTHOID as core::ffi::c_int;
         pg_sys::CacheRegisterSyscacheCallback(roles, Some(on_role_changed), pg_sys::Datum::null());
+        let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as core::ffi::c_int;
+        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(on_schema_changed), pg_sys::Datum::null());
     }
 }
 
 /// Identifier of the current savepoint level; 1 outside of any.
 pub(crate) fn subtransaction() -> u32 {
-    // SAFETY: reads the transaction state.
-    unsafe { pg_sys::GetCurrentSubTransactionId() }
+    server::current_subtransaction()
 }
 
 /// Full transaction id of the current transaction, assigned now if it has none yet.
 pub(crate) fn transaction_id() -> u64 {
     // SAFETY: called inside a transaction that writes.
-    unsafe { pg_sys::GetTopFullTransactionId().value }
+    server::transaction_id_if_any().unwrap_or_else(|| unsafe { pg_sys::GetTopFullTransactionId().value })
 }
 
 /// Number of the running command of this transaction, which counts as one that writes from here on.
 pub(crate) fn used_command() -> u32 {
-    // SAFETY: called inside a transaction that writes, outside of parallel mode.
-    unsafe { pg_sys::GetCurrentCommandId(true) }
+    // SAFETY: called inside a transaction that writes, which parallel workers never do.
+    unsafe { server::use_current_command() }
 }
 
 /// Lets the commit of this transaction wait until it is on disk, whatever `synchronous_commit` says.
@@ -55,7 +58,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     // After the last trigger has fired. An error here makes an abort of the commit.
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
         or_report(watch::check_all());
-        or_report(pending::close());
+        or_report(with_reserve(pending::close));
     }
     if event == XACT_EVENT_PRE_PREPARE {
         or_report(seal::refuse_prepare());
@@ -66,6 +69,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         pending::end_of_transaction(event != XACT_EVENT_ABORT);
         seal::end_of_transaction();
         session_cache::end_of_transaction();
+        ddl::end_of_transaction();
         maintenance::end_of_transaction();
         watch::end_of_transaction();
     }
@@ -89,6 +93,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
         SUBXACT_EVENT_ABORT_SUB => {
             chain::savepoint_rolled_back(this);
             pending::savepoint_rolled_back(this);
+            ddl::savepoint_rolled_back(this);
             maintenance::savepoint_rolled_back(this);
             watch::savepoint_rolled_back(this);
         }
@@ -105,4 +110,9 @@ unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: p
 #[pg_guard]
 unsafe extern "C-unwind" fn on_role_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
     session_cache::role_changed();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_schema_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
+    session_cache::schema_changed();
 }

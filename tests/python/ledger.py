@@ -41,6 +41,7 @@ IMAGES = {
     "UNPROTECT": ("new",),
     "INCARNATION": ("new",),
     "KEY": ("new",),
+    "DDL": ("new",),
     "MAINTENANCE": ("new",),
 }
 
@@ -49,8 +50,11 @@ DETAILS = {
     "UNPROTECT": ("reason",),
     "INCARNATION": ("system_identifier", "database_oid", "tables"),
     "KEY": ("vkey",),
+    "DDL": ("command",),
     "MAINTENANCE": ("reason",),
 }
+# Of DDL, `old` is there only where the definition differs.
+DDL_BEFORE = ("schema", "name", "columns", "types", "key")
 
 KINDS = ("content", "link", "missing", "order", "format")
 SEAL_KINDS = KINDS + ("seal", "tree")
@@ -448,6 +452,8 @@ def operation_fault(fields):
     if fields["key"] is not None and op not in ROW_OPERATIONS:
         return "%s with key" % op
     for image in ("old", "new"):
+        if op == "DDL" and image == "old":
+            continue
         if (fields[image] is not None) != (image in IMAGES[op]):
             return "%s %s %s" % (op, "without" if image in IMAGES[op] else "with", image)
     if op == "UPDATE":
@@ -457,6 +463,10 @@ def operation_fault(fields):
     for detail in DETAILS.get(op, ()):
         if detail not in (name for name, _ in parse_columns(fields["new"])):
             return "new of %s without %s" % (op, detail)
+    if op == "DDL" and fields["old"] is not None:
+        for detail in DDL_BEFORE:
+            if detail not in (name for name, _ in parse_columns(fields["old"])):
+                return "old of DDL without %s" % detail
     return None
 
 

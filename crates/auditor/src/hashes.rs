@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
-use audit_ledger::{Hash, SealedLog, StoredTile, TileId, Uuid};
+use audit_ledger::{Hash, SealedHash, SealedLog, StoredTile, TileId, Uuid};
 
 /// The hashes of one ledger, by chain: 40 bytes an entry.
 #[derive(Debug, Default)]
@@ -52,12 +52,12 @@ impl SealedLog for Hashes {
         chain: u32,
         first: u64,
         last: u64,
-        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+        each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
     ) -> Result<(), Infallible> {
         let Some(entries) = self.0.get(&chain) else { return Ok(()) };
         let start = entries.partition_point(|(seq, _)| *seq < first);
         for (seq, hash) in entries[start..].iter().take_while(|(seq, _)| *seq <= last) {
-            if each(*seq, hash).is_break() {
+            if each(*seq, SealedHash::Entry(*hash)).is_break() {
                 break;
             }
         }

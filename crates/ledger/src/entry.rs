@@ -130,7 +130,7 @@ impl<'a> Entry<'a> {
     pub fn hash_with(&self, buffer: &mut Vec<u8>) -> Hash {
         buffer.clear();
         self.write_line(buffer);
-        Hash::of(buffer)
+        Hash::of_buffer(buffer)
     }
 
     /// Reads a line, given without a line feed at its end. Takes exactly what [`Entry::write_line`] writes, so that one entry has one line.
@@ -217,8 +217,13 @@ impl<'a> Entry<'a> {
                 (None, Some(new)) => check_columns("new", new)?,
                 (None, None) => {}
             }
-        } else if let Some(new) = &self.new {
-            check_details(operation, new)?;
+        } else {
+            if let Some(old) = &self.old {
+                check_details(operation, "old", old)?;
+            }
+            if let Some(new) = &self.new {
+                check_details(operation, "new", new)?;
+            }
         }
         if let Some(context) = &self.context {
             json::validate_one_line_object(context).map_err(|error| FormError::Json("context", error))?;
@@ -232,27 +237,12 @@ impl<'a> Entry<'a> {
     }
 
     fn check_members(&self, operation: Operation) -> Result<(), FormError> {
-        use Presence::{Any, No, Yes};
-        let (command, table, key, old, new) = match operation {
-            Operation::Insert => (Yes, Yes, Any, No, Yes),
-            Operation::Update => (Yes, Yes, Any, Yes, Yes),
-            Operation::Delete => (Yes, Yes, Any, Yes, No),
-            Operation::Baseline => (No, Yes, Any, No, Yes),
-            Operation::Truncate => (No, Yes, No, No, No),
-            Operation::Protect | Operation::Unprotect => (No, Yes, No, No, Yes),
-            Operation::Incarnation => (No, Any, No, No, Yes),
-            Operation::Key | Operation::Maintenance => (No, No, No, No, Yes),
-        };
-        for (member, rule, present) in [
-            ("command", command, self.command.is_some()),
-            ("table_oid", table, self.table.is_some()),
-            ("key", key, self.key.is_some()),
-            ("old", old, self.old.is_some()),
-            ("new", new, self.new.is_some()),
-        ] {
+        let present =
+            [self.command.is_some(), self.table.is_some(), self.key.is_some(), self.old.is_some(), self.new.is_some()];
+        for ((rule, present), member) in rules(operation).into_iter().zip(present).zip(MEMBERS) {
             match (rule, present) {
-                (Yes, false) => return Err(FormError::Missing(operation, member)),
-                (No, true) => return Err(FormError::Unexpected(operation, member)),
+                (Presence::Yes, false) => return Err(FormError::Missing(operation, member)),
+                (Presence::No, true) => return Err(FormError::Unexpected(operation, member)),
                 _ => {}
             }
         }
@@ -281,13 +271,15 @@ pub enum Operation {
     Incarnation,
     /// From here on checkpoints are signed with another key.
     Key,
+    /// The definition of a table was changed, or the table was dropped.
+    Ddl,
     /// The guards were opened for the rest of a transaction.
     Maintenance,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 10] = [
+    pub const ALL: [Operation; 11] = [
         Operation::Insert,
         Operation::Update,
         Operation::Delete,
@@ -297,6 +289,7 @@ impl Operation {
         Operation::Unprotect,
         Operation::Incarnation,
         Operation::Key,
+        Operation::Ddl,
         Operation::Maintenance,
     ];
 
@@ -312,6 +305,7 @@ impl Operation {
             Operation::Unprotect => "UNPROTECT",
             Operation::Incarnation => "INCARNATION",
             Operation::Key => "KEY",
+            Operation::Ddl => "DDL",
             Operation::Maintenance => "MAINTENANCE",
         }
     }
@@ -378,8 +372,23 @@ impl Timestamp {
         self.0
     }
 
+    /// As [`Timestamp::write`], and quicker when the time before was of the same second.
+    pub(crate) fn write_near(&self, near: &mut NearTime, out: &mut Vec<u8>) {
+        let second = self.0.div_euclid(1_000_000);
+        if near.second == Some(second) {
+            put_fraction(&mut near.text, self.0.rem_euclid(1_000_000) as u64);
+        } else {
+            *near = NearTime { second: Some(second), text: self.text() };
+        }
+        out.extend_from_slice(&near.text);
+    }
+
     /// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
     pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.text());
+    }
+
+    fn text(&self) -> [u8; 27] {
         let (year, month, day) = civil_from_days(self.0.div_euclid(MICROS_PER_DAY));
         let micros = self.0.rem_euclid(MICROS_PER_DAY) as u64;
         let seconds = micros / 1_000_000;
@@ -391,11 +400,8 @@ impl Timestamp {
         put_pair(&mut text, 11, seconds / 3600);
         put_pair(&mut text, 14, seconds / 60 % 60);
         put_pair(&mut text, 17, seconds % 60);
-        let fraction = micros % 1_000_000;
-        put_pair(&mut text, 20, fraction / 10_000);
-        put_pair(&mut text, 22, fraction / 100);
-        put_pair(&mut text, 24, fraction);
-        out.extend_from_slice(&text);
+        put_fraction(&mut text, micros % 1_000_000);
+        text
     }
 }
 
@@ -483,9 +489,9 @@ pub enum FormError {
     /// `old` and `new` of an UPDATE hold different columns.
     #[error("\"old\" and \"new\" do not hold the same columns in the same order")]
     Columns,
-    /// `new` of an operation without a row lacks a detail.
-    #[error("member \"new\" of an entry with operation {0} lacks \"{1}\"")]
-    Detail(Operation, &'static str),
+    /// `old` or `new` of an operation without a row lacks a detail.
+    #[error("member \"{1}\" of an entry with operation {0} lacks \"{2}\"")]
+    Detail(Operation, &'static str, &'static str),
 }
 
 /// Whether a member must, may or must not be present.
@@ -494,6 +500,34 @@ enum Presence {
     Yes,
     No,
     Any,
+}
+
+/// The members that an operation needs or cannot have.
+const MEMBERS: [&str; 5] = ["command", "table_oid", "key", "old", "new"];
+
+/// The rules for [`MEMBERS`].
+fn rules(operation: Operation) -> [Presence; 5] {
+    use Presence::{Any, No, Yes};
+    match operation {
+        Operation::Insert => [Yes, Yes, Any, No, Yes],
+        Operation::Update => [Yes, Yes, Any, Yes, Yes],
+        Operation::Delete => [Yes, Yes, Any, Yes, No],
+        Operation::Baseline => [No, Yes, Any, No, Yes],
+        Operation::Truncate => [No, Yes, No, No, No],
+        Operation::Protect | Operation::Unprotect => [No, Yes, No, No, Yes],
+        Operation::Incarnation => [No, Any, No, No, Yes],
+        Operation::Key | Operation::Maintenance => [No, No, No, No, Yes],
+        Operation::Ddl => [No, Yes, No, Any, Yes],
+    }
+}
+
+/// Whether an operation has the members that it needs, and none that it cannot have: command, table, key, old, new.
+pub(crate) fn is_complete(operation: Operation, present: [bool; 5]) -> bool {
+    rules(operation).into_iter().zip(present).all(|(rule, present)| match rule {
+        Presence::Yes => present,
+        Presence::No => !present,
+        Presence::Any => true,
+    })
 }
 
 fn check_columns(member: &'static str, text: &str) -> Result<(), FormError> {
@@ -558,23 +592,26 @@ impl<'a> Names<'a> {
     }
 }
 
-fn check_details(operation: Operation, new: &str) -> Result<(), FormError> {
-    let names: &[&'static str] = match operation {
-        Operation::Protect => &["kind", "images", "exclude", "baseline"],
-        Operation::Unprotect | Operation::Maintenance => &["reason"],
-        Operation::Incarnation => &["system_identifier", "database_oid", "tables"],
-        Operation::Key => &["vkey"],
+/// Checks `old` or `new` of an operation without a row.
+fn check_details(operation: Operation, member: &'static str, text: &str) -> Result<(), FormError> {
+    let names: &[&'static str] = match (operation, member) {
+        (Operation::Protect, _) => &["kind", "images", "exclude", "baseline"],
+        (Operation::Unprotect | Operation::Maintenance, _) => &["reason"],
+        (Operation::Incarnation, _) => &["system_identifier", "database_oid", "tables"],
+        (Operation::Key, _) => &["vkey"],
+        (Operation::Ddl, "old") => &["schema", "name", "columns", "types", "key"],
+        (Operation::Ddl, _) => &["command"],
         _ => &[],
     };
     let mut found = 0_u32;
-    let mut details = Scanner::compact(new);
-    while let Some(detail) = details.next_member().map_err(|error| FormError::Json("new", error))? {
+    let mut details = Scanner::compact(text);
+    while let Some(detail) = details.next_member().map_err(|error| FormError::Json(member, error))? {
         if let Some(place) = names.iter().position(|name| *name == detail.raw_name) {
             found |= 1 << place;
         }
     }
     match (0..names.len()).find(|place| found & (1 << place) == 0) {
-        Some(place) => Err(FormError::Detail(operation, names[place])),
+        Some(place) => Err(FormError::Detail(operation, member, names[place])),
         None => Ok(()),
     }
 }
@@ -687,6 +724,19 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     // A copy of fixed length is much cheaper than one of any.
     out.extend_from_slice(&digits);
     out.truncate(out.len() - digits.len() + count);
+}
+
+/// A time that was written, and what was written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NearTime {
+    second: Option<i64>,
+    text: [u8; 27],
+}
+
+fn put_fraction(text: &mut [u8; 27], micros: u64) {
+    put_pair(text, 20, micros / 10_000);
+    put_pair(text, 22, micros / 100);
+    put_pair(text, 24, micros);
 }
 
 /// Writes the last two digits of a number.
@@ -1044,7 +1094,7 @@ mod tests {
         assert_eq!(details(Operation::Protect, protect), Ok(()));
         assert_eq!(
             details(Operation::Protect, r#"{"kind":"r","images":"full","baseline":true}"#),
-            Err(Detail(Operation::Protect, "exclude"))
+            Err(Detail(Operation::Protect, "new", "exclude"))
         );
         assert_eq!(details(Operation::Unprotect, r#"{"reason":"moved away"}"#), Ok(()));
         for spaced in [
@@ -1059,7 +1109,7 @@ mod tests {
             let result = details(Operation::Unprotect, spaced);
             assert!(matches!(result, Err(FormError::Json("new", _))), "{spaced} {result:?}");
         }
-        assert_eq!(details(Operation::Unprotect, "{}"), Err(Detail(Operation::Unprotect, "reason")));
+        assert_eq!(details(Operation::Unprotect, "{}"), Err(Detail(Operation::Unprotect, "new", "reason")));
         assert_eq!(
             details(Operation::Incarnation, r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#),
             Ok(())
@@ -1075,12 +1125,28 @@ mod tests {
         };
         let key = |table: bool, new: &'static str| of_ledger(Operation::Key, table, new);
         assert_eq!(key(false, r#"{"vkey":"a+b+c"}"#), Ok(()));
-        assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "vkey")));
+        assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "new", "vkey")));
         assert_eq!(key(true, r#"{"vkey":"a+b+c"}"#), Err(Unexpected(Operation::Key, "table_oid")));
         let maintenance = |table: bool, new: &'static str| of_ledger(Operation::Maintenance, table, new);
         assert_eq!(maintenance(false, r#"{"reason":"moved"}"#), Ok(()));
-        assert_eq!(maintenance(false, "{}"), Err(Detail(Operation::Maintenance, "reason")));
+        assert_eq!(maintenance(false, "{}"), Err(Detail(Operation::Maintenance, "new", "reason")));
         assert_eq!(maintenance(true, r#"{"reason":"moved"}"#), Err(Unexpected(Operation::Maintenance, "table_oid")));
+        let ddl = |old: Option<&'static str>, new: &'static str| {
+            changed(&|e| {
+                (e.command, e.key, e.context) = (None, None, None);
+                (e.operation, e.old, e.new) = ("DDL".into(), old.map(Into::into), Some(new.into()));
+            })
+        };
+        let before = r#"{"schema":"public","name":"orders","columns":["id"],"types":["integer"],"key":["id"]}"#;
+        assert_eq!(ddl(Some(before), r#"{"command":"DROP TABLE"}"#), Ok(()));
+        assert_eq!(ddl(None, r#"{"command":"CREATE TRIGGER"}"#), Ok(()));
+        assert_eq!(ddl(None, r#"{"statement":"DROP TABLE t"}"#), Err(Detail(Operation::Ddl, "new", "command")));
+        assert_eq!(
+            ddl(Some(r#"{"schema":"public"}"#), r#"{"command":"x"}"#),
+            Err(Detail(Operation::Ddl, "old", "name"))
+        );
+        let spaced = ddl(Some(r#"{"schema": "public"}"#), r#"{"command":"x"}"#);
+        assert!(matches!(spaced, Err(FormError::Json("old", _))), "{spaced:?}");
     }
 
     #[test]

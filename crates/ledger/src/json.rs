@@ -420,7 +420,7 @@ static ESCAPES: [u8; 256] = {
 
 /// The place of the first byte that is written as an escape. Strings are looked at several times for each entry, so eight bytes at a time.
 #[inline]
-fn first_special(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn first_special(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let (words, rest) = bytes.as_chunks::<8>();
@@ -440,7 +440,8 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
     Some(8 * words.len() + place)
 }
 
-fn push_escaped(out: &mut Vec<u8>, s: &[u8]) {
+/// Appends what stands between the quotes of the JSON string of `s`. Six bytes for each of `s` are always enough room. A long text may be given in pieces, cut anywhere.
+pub fn push_escaped(out: &mut Vec<u8>, s: &[u8]) {
     // Almost all strings need no escape, and runs between escapes are long: copy them whole.
     let mut rest = s;
     while let Some(run) = first_special(rest) {

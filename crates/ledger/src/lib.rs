@@ -11,7 +11,9 @@
 //! | [`entry`] | one entry and its line |
 //! | [`links`] | whether entries, in any order, make whole chains |
 //! | [`verify`] | content, form and links of a whole log in one pass |
+//! | [`raw`] | the same for most entries, quickly |
 //! | [`seal_verify`] | whether seals, tree and checkpoints fit the log |
+//! | [`leaf_sum`] | whether two readings of the log saw the same leaves |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
 //! | [`finding`] | what a verification returns |
 //! | [`seal`] | how far the chains reached, and the head of the tree over them |
@@ -32,9 +34,11 @@ pub mod entry;
 pub mod finding;
 pub mod hash;
 pub mod json;
+pub mod leaf_sum;
 pub mod links;
 pub mod note;
 pub mod proof;
+pub mod raw;
 pub mod reconcile;
 pub mod seal;
 pub mod seal_verify;
@@ -50,20 +54,22 @@ pub use entry::{Actor, DecodeError, Entry, FormError, Operation, Table, Timestam
 pub use finding::{Counts, Finding, Kind};
 pub use hash::{Hash, ParseHashError};
 pub use json::JsonError;
-pub use links::{Head, Link, Links};
+pub use leaf_sum::LeafSum;
+pub use links::{Head, Link, Links, Overlap, Stretch};
 pub use note::{KeyError, KeyId, Note, NoteError, NoteVerifier, Opened, Signature, SignerKey, VerifierKey};
 pub use proof::{
     BuildError, ConsistencyProof, HashReader, InclusionProof, ProofError, build_consistency_proof,
     build_inclusion_proof, verify_consistency, verify_inclusion,
 };
-pub use reconcile::{Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
+pub use raw::{RawActor, RawEntry, RawTable, RawVerifier};
+pub use reconcile::{BucketTotal, Difference, DifferenceKind, Localizer, RowSums, Sign, effects};
 pub use seal::{Seal, SealFormError, StoredSeal};
 pub use seal_verify::{
-    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedLog, StoredTile,
-    read_checkpoint,
+    Brought, CheckpointState, CheckpointTooOld, SealPlace, SealSummary, SealVerifier, SealedHash, SealedLog,
+    StoredTile, read_checkpoint,
 };
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
 pub use tlog_proof::{TlogProof, TlogProofError};
 pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};
 pub use uuid::Uuid;
-pub use verify::{LogVerifier, Stored, Summary};
+pub use verify::{LogVerifier, Part, Stored, Summary};

@@ -52,6 +52,27 @@ pub struct Head {
     pub entries: u64,
 }
 
+/// A stretch of a chain without a hole, as one reader of a part of the log has seen it: what another needs to join it to his.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its first entry; of this, the hash does not matter.
+    pub first: Link,
+    /// Its last entry, of the same chain; of this, `prev` does not matter.
+    pub last: Link,
+}
+
+/// Two readers have seen the same place of a chain, so that some `seq` stands twice. Which of the two entries takes the place is only known to one who reads all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entries {first} to {last} of chain {chain} overlap with others")]
+pub struct Overlap {
+    /// The chain.
+    pub chain: u32,
+    /// First entry of the stretch that was added.
+    pub first: u64,
+    /// Its last entry.
+    pub last: u64,
+}
+
 /// Collects the links of any number of chains.
 ///
 /// Each fault is told as soon as both entries that show it are known, holes in [`Links::finish`]. The findings do not depend on the order of the
@@ -113,6 +134,49 @@ impl Links {
         let before = chain.others.len();
         chain.add(link, sink);
         self.runs = self.runs + chain.others.len() - before;
+    }
+
+    /// Hands out what was collected, and begins anew: for [`Links::add_stretch`] of another, who gets parts of the log from several readers. What these found was told to
+    /// them. Not for one who began behind known heads.
+    pub fn take(&mut self) -> Vec<Stretch> {
+        let mut stretches = Vec::with_capacity(self.runs);
+        for Chain { key: (ledger, chain), current, others, .. } in std::mem::take(self).chains {
+            for Run { first, last } in others.into_values().chain([current]) {
+                let link = |seq, prev, hash, id, at| Link { ledger, chain, seq, prev, hash, id, at };
+                stretches.push(Stretch {
+                    first: link(first.seq, first.prev, Hash::GENESIS, first.id, first.at),
+                    last: link(last.seq, Hash::GENESIS, last.hash, last.id, last.at),
+                });
+            }
+        }
+        stretches
+    }
+
+    /// Adds what another has collected. Together the findings of all parts are those of one who reads all entries himself, however they were shared out. After an error they are not, and
+    /// all must be read again.
+    pub fn add_stretch(&mut self, stretch: &Stretch, sink: &mut impl FnMut(Finding)) -> Result<(), Overlap> {
+        let Stretch { first, last } = stretch;
+        let run = Run { first: First::of(first), last: Last::of(last) };
+        let key = (first.ledger, first.chain);
+        let entries = last.seq - first.seq + 1;
+        match self.places.entry(key) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(self.chains.len());
+                let others = BTreeMap::new();
+                self.chains.push(Chain { key, entries, current: run, limit: u64::MAX, others });
+                self.runs += 1;
+                Ok(())
+            }
+            btree_map::Entry::Occupied(place) => {
+                let chain = &mut self.chains[*place.get()];
+                let before = chain.others.len();
+                let overlap = Overlap { chain: first.chain, first: first.seq, last: last.seq };
+                chain.add_run(run, sink).ok_or(overlap)?;
+                chain.entries += entries;
+                self.runs = self.runs + chain.others.len() - before;
+                Ok(())
+            }
+        }
     }
 
     /// How many runs are kept: the measure of memory, about 150 bytes each. Whole chains have one each in the end.
@@ -226,17 +290,32 @@ impl Chain {
         }
         check_genesis(link, sink);
         self.entries += 1;
-        let mut run = Run::of(link);
+        self.join(Run::of(link), before, after, sink);
+    }
+
+    /// Adds a run that others have followed. `None` when it is not new from end to end.
+    fn add_run(&mut self, run: Run, sink: &mut impl FnMut(Finding)) -> Option<()> {
+        self.others.insert(self.current.first.seq, self.current);
+        let before = self.others.range(..=run.first.seq).next_back().map(|(_, run)| *run);
+        let after = self.others.range(run.first.seq..).next().map(|(_, run)| *run);
+        let is_new = before.is_none_or(|before| before.last.seq < run.first.seq)
+            && after.is_none_or(|after| run.last.seq < after.first.seq);
+        is_new.then(|| self.join(run, before, after, sink))
+    }
+
+    /// Puts a new run between those before and after it, and joins what touches.
+    fn join(&mut self, mut run: Run, before: Option<Run>, after: Option<Run>, sink: &mut impl FnMut(Finding)) {
+        let chain = self.key.1;
         if let Some(before) = before
-            && before.last.seq + 1 == link.seq
+            && before.last.seq + 1 == run.first.seq
         {
-            check_join(link.chain, &before.last, &run.first, sink);
+            check_join(chain, &before.last, &run.first, sink);
             run.first = before.first;
         }
         if let Some(after) = after
-            && after.first.seq - 1 == link.seq
+            && after.first.seq - 1 == run.last.seq
         {
-            check_join(link.chain, &run.last, &after.first, sink);
+            check_join(chain, &run.last, &after.first, sink);
             run.last = after.last;
             self.others.remove(&after.first.seq);
         }
@@ -390,7 +469,7 @@ mod tests {
             state.add(link, &mut |finding| findings.push(finding));
         }
         let heads = state.finish(&mut |finding| findings.push(finding));
-        findings.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind));
+        findings.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind, finding.detail.clone()));
         (findings, heads)
     }
 
@@ -587,6 +666,59 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_between_two_readers_is_found_where_they_meet() {
+        let split = |links: &[Link], at: usize| {
+            let (mut found, mut parts) = (Vec::new(), Links::new());
+            for part in [&links[at..], &links[..at]] {
+                let mut reader = Links::new();
+                for link in part {
+                    reader.add(link, &mut |finding| found.push(finding));
+                }
+                for stretch in reader.take() {
+                    parts.add_stretch(&stretch, &mut |finding| found.push(finding)).unwrap();
+                }
+                assert_eq!(reader.open_runs(), 0);
+            }
+            assert_eq!(parts.open_runs(), 1);
+            parts.finish(&mut |finding| found.push(finding));
+            found.into_iter().map(|finding| (finding.kind, finding.seq.unwrap(), finding.detail)).collect::<Vec<_>>()
+        };
+        for at in 1..5 {
+            assert_eq!(split(&chain(5), at), []);
+            for damage in [
+                |link: &mut Link| link.prev = Hash::of(b"other"),
+                |link: &mut Link| link.id = 1,
+                |link: &mut Link| link.at = Timestamp::new(-100_000_000),
+            ] {
+                let mut links = chain(5);
+                damage(&mut links[at]);
+                assert_eq!(split(&links, at), faults(&links));
+                assert_eq!(split(&links, at).len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_seq_that_two_readers_have_seen_is_no_stretch() {
+        let of = |links: &[Link]| {
+            let mut reader = Links::new();
+            links.iter().for_each(|link| reader.add(link, &mut |finding| panic!("{finding:?}")));
+            reader.take()
+        };
+        let all = chain(9);
+        for (first, second) in [(0..5, 4..9), (0..9, 3..4), (3..4, 0..9), (0..3, 0..3), (4..9, 0..5)] {
+            let mut parts = Links::new();
+            let mut none = |finding| panic!("{finding:?}");
+            parts.add_stretch(&of(&all[first])[0], &mut none).unwrap();
+            let (from, to) = (second.start as u64 + 1, second.end as u64);
+            assert_eq!(
+                parts.add_stretch(&of(&all[second])[0], &mut none),
+                Err(Overlap { chain: 1, first: from, last: to })
+            );
+        }
+    }
+
+    #[test]
     fn chains_of_the_same_number_in_two_ledgers_are_two() {
         let mut other = link(1, 1);
         other.ledger = Uuid::from_u128(3);
@@ -638,6 +770,53 @@ mod tests {
             })
         ) {
             prop_assert_eq!(verify(&links), verify(&shuffled));
+        }
+
+        /// Each entry comes with the number of the reader that has it, and whether he hands over what he has before he goes on.
+        #[test]
+        fn parts_of_several_readers_give_the_findings_of_the_whole(
+            entries in prop::collection::vec((1_u32..3, 1_u64..14, 0_u8..9, 0_usize..3, prop::bool::weighted(0.2)), 0..40)
+                .prop_shuffle()
+        ) {
+            let mut whole: Vec<Link> = Vec::new();
+            let (mut found, mut parts) = (Vec::new(), Links::new());
+            let mut overlap = None;
+            let mut readers = [Links::new(), Links::new(), Links::new()];
+            for (chain, seq, damage, reader, hands_over) in entries {
+                let mut link = link(chain, seq);
+                match damage {
+                    0 => link.prev = hash(1, 99),
+                    1 => link.hash = hash(1, 99),
+                    2 => link.id = 15,
+                    3 => link.at = Timestamp::new(-70_000_000),
+                    4 => link.at = None,
+                    _ => {}
+                }
+                // Mostly each place is there once, as in a log that has its key.
+                if damage != 8 && whole.iter().any(|other| (other.chain, other.seq) == (chain, seq)) {
+                    continue;
+                }
+                whole.push(link);
+                readers[reader].add(&link, &mut |finding| found.push(finding));
+                if hands_over {
+                    for stretch in readers[reader].take() {
+                        overlap = overlap.or(parts.add_stretch(&stretch, &mut |finding| found.push(finding)).err());
+                    }
+                }
+            }
+            for stretch in readers.iter_mut().flat_map(|reader| reader.take()) {
+                overlap = overlap.or(parts.add_stretch(&stretch, &mut |finding| found.push(finding)).err());
+            }
+            let twice = (0..whole.len()).any(|place| {
+                whole[..place].iter().any(|other| (other.chain, other.seq) == (whole[place].chain, whole[place].seq))
+            });
+            if overlap.is_some() {
+                prop_assert!(twice, "{overlap:?}");
+                return Ok(());
+            }
+            let heads = parts.finish(&mut |finding| found.push(finding));
+            found.sort_by_key(|finding| (finding.chain, finding.seq, finding.kind, finding.detail.clone()));
+            prop_assert_eq!((found, heads), verify(&whole));
         }
     }
 }

@@ -91,6 +91,17 @@ struct Bucket {
     weight: u64,
 }
 
+/// What has come together in one bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketTotal {
+    /// Which one.
+    pub place: usize,
+    /// The sum of its elements.
+    pub sum: u128,
+    /// See [`RowSums::bucket_weights`].
+    pub weight: u64,
+}
+
 impl RowSums {
     /// Empty sums. `key` must be random; `buckets` must be a power of two.
     ///
@@ -116,6 +127,26 @@ impl RowSums {
         if column_value.is_none() {
             self.rows += sign.factor();
         }
+    }
+
+    /// What has come together so far, by bucket, those left out in which there is nothing: for [`RowSums::add_totals`] of another with the same key and number of buckets.
+    pub fn totals(&self) -> impl Iterator<Item = BucketTotal> {
+        let all = self.buckets.iter().enumerate().filter(|(_, bucket)| bucket.weight != 0);
+        all.map(|(place, bucket)| BucketTotal { place, sum: bucket.sum, weight: bucket.weight })
+    }
+
+    /// Adds what another has come to; `rows` are its [`RowSums::rows`].
+    ///
+    /// # Panics
+    ///
+    /// When the other has more buckets.
+    pub fn add_totals(&mut self, totals: impl IntoIterator<Item = BucketTotal>, rows: i64) {
+        for BucketTotal { place, sum, weight } in totals {
+            let bucket = &mut self.buckets[place];
+            bucket.sum = bucket.sum.wrapping_add(sum);
+            bucket.weight = bucket.weight.saturating_add(weight);
+        }
+        self.rows += rows;
     }
 
     /// Whether all that was added was taken away, but for a chance of about 2^-128.
@@ -455,10 +486,16 @@ mod tests {
         let live = live.iter().map(|(key, row)| (Operation::Delete, *key, Some(*row), None));
         let all: Vec<Effect> = log.iter().copied().chain(live).flat_map(emitted).collect();
         let mut sums = RowSums::new(KEY, BUCKETS);
-        for (sign, row, column_value) in &all {
+        let mut parts = [RowSums::new(KEY, BUCKETS), RowSums::new(KEY, BUCKETS)];
+        for (place, (sign, row, column_value)) in all.iter().enumerate() {
             let column_value = column_value.as_ref().map(|(column, value)| (&**column, &**value));
             sums.add(*sign, row, column_value);
+            parts[place % 2].add(*sign, row, column_value);
         }
+        let [mut put_together, other] = parts;
+        put_together.add_totals(other.totals(), other.rows());
+        assert!(put_together.totals().eq(sums.totals()));
+        assert_eq!(put_together.rows(), sums.rows());
         let mut found = Vec::new();
         for batch in sums.batches(500) {
             let mut localizer = Localizer::new(KEY, BUCKETS, &batch);
@@ -514,7 +551,7 @@ mod tests {
         assert_eq!(emitted((Insert, None, None, row)), [plus(text, None)]);
         assert_eq!(emitted((Delete, None, row, None)), [minus(text, None)]);
         assert_eq!(emitted((Update, None, row, Some("{}"))), [minus(text, None), plus("{}", None)]);
-        for operation in [Truncate, Protect, Unprotect, Incarnation] {
+        for operation in [Truncate, Protect, Unprotect, Incarnation, Key, Ddl] {
             assert_eq!(emitted((operation, None, None, Some("{\"reason\": \"x\"}"))), []);
         }
     }

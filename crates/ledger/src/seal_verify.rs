@@ -6,6 +6,7 @@
 //! not looked at here, and holes inside a chain are told by `links`: give both the same log, and each fault is told once. docs/format.md, section 9.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::ControlFlow;
 
 use uuid::Uuid;
@@ -36,12 +37,13 @@ pub trait SealedLog {
     type Error;
 
     /// Gives the stored hashes of the entries `first` to `last` of a chain of the ledger, ascending, those that are there, until the function breaks off.
+    /// Ranges are asked for in the order of their leaves, as long as nothing is wrong.
     fn entries(
         &mut self,
         chain: u32,
         first: u64,
         last: u64,
-        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+        each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
     ) -> Result<(), Self::Error>;
 
     /// Whether the tree is stored with the log. An export has none, and then tiles are not asked for.
@@ -52,6 +54,40 @@ pub trait SealedLog {
 
     /// The lowest index, not below `index`, of a stored tile of this level.
     fn tile_from(&mut self, level: u8, index: u64) -> Result<Option<u64>, Self::Error>;
+}
+
+/// What is known of a sealed entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealedHash {
+    /// Its stored hash.
+    Entry(Hash),
+    /// Its leaf in the tree.
+    Leaf(LeafHash),
+}
+
+impl SealedHash {
+    fn leaf(&self) -> LeafHash {
+        match self {
+            SealedHash::Entry(hash) => LeafHash::of_entry(hash),
+            SealedHash::Leaf(leaf) => *leaf,
+        }
+    }
+
+    fn is_of(&self, entry: &Hash) -> bool {
+        match self {
+            SealedHash::Entry(hash) => hash == entry,
+            SealedHash::Leaf(leaf) => *leaf == LeafHash::of_entry(entry),
+        }
+    }
+}
+
+impl fmt::Display for SealedHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SealedHash::Entry(hash) => hash.fmt(f),
+            SealedHash::Leaf(leaf) => write!(f, "one of leaf {}", NodeHash::from(*leaf)),
+        }
+    }
 }
 
 /// A tile as it is stored: nothing of it is known to be right.
@@ -206,6 +242,8 @@ struct Tree {
     passed: usize,
     /// The stored tile from which leaves of missing entries are taken.
     stored: Option<(u64, Option<Vec<u8>>)>,
+    /// Leaves of a tile that is not whole yet: a whole one is appended in one go.
+    gathered: Vec<NodeHash>,
 }
 
 /// A checkpoint to be compared.
@@ -527,7 +565,7 @@ impl SealVerifier {
         chain.last = if excused || changed { range.last } else { range.last.max(chain.last) };
         chain.seal = number;
         match head {
-            Some(head) if !changed && head == range.head => chain.off = false,
+            Some(head) if !changed && head.is_of(&range.head) => chain.off = false,
             Some(head) if !changed && !std::mem::replace(&mut chain.off, true) => sink(at_entry(
                 Kind::Seal,
                 range.chain,
@@ -548,7 +586,7 @@ impl SealVerifier {
         last: u64,
         sure: bool,
         log: &mut L,
-    ) -> Result<Option<Hash>, L::Error> {
+    ) -> Result<Option<SealedHash>, L::Error> {
         let mut head = None;
         let mut next = first;
         while next <= last {
@@ -689,7 +727,7 @@ struct Read {
     /// The last entry before the next one that is there, if `next` is not.
     hole: Option<u64>,
     /// Hash of the entry before `next`.
-    head: Option<Hash>,
+    head: Option<SealedHash>,
 }
 
 impl Tree {
@@ -704,6 +742,7 @@ impl Tree {
             checkpoints: Vec::new(),
             passed: 0,
             stored: None,
+            gathered: Vec::new(),
         }
     }
 
@@ -727,12 +766,13 @@ impl Tree {
                 found = Some(seq);
                 return ControlFlow::Break(());
             }
-            self.leaf(LeafHash::of_entry(hash));
+            self.gather(hash.leaf());
             self.entries += 1;
             next += 1;
-            head = Some(*hash);
+            head = Some(hash);
             if next > batch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        self.append_gathered();
         if next > batch {
             return Ok(Read { next, hole: None, head });
         }
@@ -780,6 +820,44 @@ impl Tree {
         Ok(hashes.and_then(|hashes| hashes.as_chunks::<32>().0.get(place)).map(|hash| LeafHash::from(*hash)))
     }
 
+    /// Appends a leaf, now or when [`Tree::append_gathered`] is called.
+    fn gather(&mut self, leaf: LeafHash) {
+        if self.gathered.is_empty() && !self.is_before_tile() {
+            return self.leaf(leaf);
+        }
+        self.gathered.push(leaf.into());
+        if self.gathered.len() < usize::from(WIDTH) {
+            return;
+        }
+        let leaves = std::mem::replace(&mut self.gathered, Vec::with_capacity(usize::from(WIDTH)));
+        let whole = &mut self.whole;
+        if self.writer.append_tile(leaves, |tile| whole.push(tile)).is_err() {
+            self.broken = true;
+        } else {
+            self.pass_checkpoints_here();
+        }
+    }
+
+    /// Whether a tile begins here, within which no checkpoint has to be compared.
+    fn is_before_tile(&self) -> bool {
+        let size = self.writer.range().size().get();
+        let width = u64::from(WIDTH);
+        let next = self.checkpoints.get(self.passed).map_or(u64::MAX, |expected| expected.head.size.get());
+        !self.broken && size.is_multiple_of(width) && next.saturating_sub(size) >= width
+    }
+
+    fn append_gathered(&mut self) {
+        for leaf in std::mem::take(&mut self.gathered) {
+            self.leaf(LeafHash::from(*leaf.as_bytes()));
+        }
+    }
+
+    fn pass_checkpoints_here(&mut self) {
+        if self.checkpoints.get(self.passed).is_some_and(|expected| expected.head.size == self.writer.range().size()) {
+            self.pass_checkpoints();
+        }
+    }
+
     fn leaf(&mut self, leaf: LeafHash) {
         if self.broken {
             return;
@@ -789,9 +867,7 @@ impl Tree {
             self.broken = true;
             return;
         }
-        if self.checkpoints.get(self.passed).is_some_and(|expected| expected.head.size == self.writer.range().size()) {
-            self.pass_checkpoints();
-        }
+        self.pass_checkpoints_here();
     }
 
     /// Compares the checkpoints of the size that the tree has now.

@@ -310,12 +310,20 @@ fn tile_of(node: NodeId) -> (TileId, usize, usize) {
 
 /// The root over neighbouring subtrees of the same height; their number must be a power of two.
 fn perfect_root(hashes: &[NodeHash]) -> NodeHash {
-    match hashes {
-        [hash] => *hash,
-        _ => {
-            let (left, right) = hashes.split_at(hashes.len() / 2);
-            NodeHash::of_children(&perfect_root(left), &perfect_root(right))
+    let mut nodes = hashes.to_vec();
+    while nodes.len() > 2 {
+        let half = nodes.len() / 2;
+        for place in (0..half).step_by(2) {
+            let below = 2 * place;
+            let [first, second] =
+                NodeHash::of_two_pairs([&nodes[below], &nodes[below + 1]], [&nodes[below + 2], &nodes[below + 3]]);
+            (nodes[place], nodes[place + 1]) = (first, second);
         }
+        nodes.truncate(half);
+    }
+    match &nodes[..] {
+        [left, right] => NodeHash::of_children(left, right),
+        _ => nodes[0],
     }
 }
 
@@ -404,6 +412,30 @@ impl TileWriter {
         })
     }
 
+    /// As 256 times [`TileWriter::append`], and quicker. The size must be a multiple of 256.
+    pub fn append_tile(&mut self, leaves: Vec<NodeHash>, mut whole: impl FnMut(WholeTile)) -> Result<(), TileError> {
+        let id = TileId { level: 0, index: self.range.size().get() / u64::from(WIDTH) };
+        let tile = WholeTile::new(id, leaves)?;
+        let root = tile.root;
+        // Told before the tiles above it, as by one leaf after the other.
+        let TileWriter { range, edge } = self;
+        let mut tile = Some(tile);
+        range.append_subtree_with(8, root, |node, hash| {
+            if let Some(tile) = tile.take() {
+                whole(tile);
+            } else if node.level().is_multiple_of(8) {
+                let level = usize::from(node.level() / 8) - 1;
+                let hashes = std::mem::take(&mut edge[level]);
+                let id = TileId { level: node.level() / 8 - 1, index: node.index() };
+                whole(WholeTile { id, hashes, root: *hash });
+            }
+            if node.level().is_multiple_of(8) {
+                edge[usize::from(node.level() / 8)].push(*hash);
+            }
+        })?;
+        Ok(())
+    }
+
     /// The head of the tree.
     pub fn head(&self) -> TreeHead {
         self.range.head()
@@ -480,6 +512,27 @@ mod tests {
 
     fn size(n: u64) -> TreeSize {
         TreeSize::new(n).unwrap()
+    }
+
+    #[test]
+    fn a_tile_at_once_is_as_its_leaves_one_by_one() {
+        let leaf = |number: u64| LeafHash::of_data(&number.to_be_bytes());
+        let (mut one, mut other) = (TileWriter::new(), TileWriter::new());
+        let (mut whole, mut other_whole) = (Vec::new(), Vec::new());
+        for tile in 0..300_u64 {
+            let leaves = || (256 * tile..256 * (tile + 1)).map(leaf);
+            for leaf in leaves() {
+                one.append(leaf, |tile| whole.push(tile)).unwrap();
+            }
+            other.append_tile(leaves().map(NodeHash::from).collect(), |tile| other_whole.push(tile)).unwrap();
+            assert_eq!(other.head(), one.head());
+        }
+        assert_eq!(other_whole, whole);
+        assert!(other.edge().eq(one.edge()));
+        assert_eq!(other.append_tile(vec![leaf(0).into()], |_| ()), Err(TileError::Length(32)));
+        one.append(leaf(0), |_| ()).unwrap();
+        let leaves = (0..256).map(|number| leaf(number).into()).collect();
+        assert!(matches!(one.append_tile(leaves, |_| ()), Err(TileError::Tree(TreeError::Unaligned { .. }))));
     }
 
     #[test]

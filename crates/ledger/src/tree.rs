@@ -29,7 +29,17 @@ impl LeafHash {
     pub fn of_entry(hash: &Hash) -> LeafHash {
         let mut data = [LEAF_PREFIX; 33];
         data[1..].copy_from_slice(hash.as_bytes());
-        LeafHash(Hash::of(&data))
+        LeafHash(Hash::of_short(data))
+    }
+
+    /// The leaves of two entries, in little more time than one.
+    pub fn of_two_entries(first: &Hash, second: &Hash) -> [LeafHash; 2] {
+        let data = |hash: &Hash| {
+            let mut data = [LEAF_PREFIX; 33];
+            data[1..].copy_from_slice(hash.as_bytes());
+            data
+        };
+        Hash::of_two_short(data(first), data(second)).map(LeafHash)
     }
 
     /// The leaf of any data: what other logs have in their leaves.
@@ -56,7 +66,18 @@ impl NodeHash {
         let mut data = [NODE_PREFIX; 65];
         data[1..33].copy_from_slice(left.as_bytes());
         data[33..].copy_from_slice(right.as_bytes());
-        NodeHash(Hash::of(&data))
+        NodeHash(Hash::of_short(data))
+    }
+
+    /// The nodes over two pairs, in little more time than one.
+    pub(crate) fn of_two_pairs(first: [&NodeHash; 2], second: [&NodeHash; 2]) -> [NodeHash; 2] {
+        let data = |[left, right]: [&NodeHash; 2]| {
+            let mut data = [NODE_PREFIX; 65];
+            data[1..33].copy_from_slice(left.as_bytes());
+            data[33..].copy_from_slice(right.as_bytes());
+            data
+        };
+        Hash::of_two_short(data(first), data(second)).map(NodeHash)
     }
 
     /// The root of the tree without leaves: SHA-256 of nothing.
@@ -342,7 +363,7 @@ impl CompactRange {
         Ok(CompactRange { size, hashes })
     }
 
-    fn append_subtree_with(
+    pub(crate) fn append_subtree_with(
         &mut self,
         level: u8,
         root: NodeHash,

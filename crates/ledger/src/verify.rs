@@ -6,7 +6,8 @@
 use crate::entry::{DecodeError, Entry};
 use crate::finding::{Finding, Kind};
 use crate::hash::Hash;
-use crate::links::{Head, Link, Links};
+use crate::links::{Head, Link, Links, Overlap, Stretch};
+use crate::raw::{RawEntry, RawVerifier};
 
 /// An entry and the hash that is stored with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub struct LogVerifier {
     links: Links,
     entries: u64,
     line: Vec<u8>,
+    raw: RawVerifier,
 }
 
 /// What was verified.
@@ -32,6 +34,15 @@ pub struct Summary {
     pub entries: u64,
     /// The last entry of each chain, ordered by ledger and chain.
     pub heads: Vec<Head>,
+}
+
+/// What one of several readers has verified of a log, for the one who puts their parts together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// How many entries, bad ones as well.
+    pub entries: u64,
+    /// Where they stand.
+    pub stretches: Vec<Stretch>,
 }
 
 impl LogVerifier {
@@ -50,7 +61,37 @@ impl LogVerifier {
     pub fn entry(&mut self, stored: &Stored<'_>, sink: &mut impl FnMut(Finding)) {
         self.entries += 1;
         let computed = stored.entry.hash_with(&mut self.line);
-        self.place(&stored.entry, stored.hash, computed, sink);
+        place(&mut self.links, &stored.entry, stored.hash, computed, sink);
+    }
+
+    /// Takes an entry that is to be verified quickly, see [`RawVerifier`]. What comes of it is known when the next one is taken, or [`LogVerifier::settle`] is called: then `each` is told of it. `false` says that
+    /// it was not taken, and must be given to [`LogVerifier::entry`]; all that came before it is settled.
+    pub fn raw(&mut self, entry: &RawEntry<'_>, sink: &mut impl FnMut(Finding), each: &mut impl FnMut(&Link)) -> bool {
+        let waiting = self.raw.take(entry);
+        if waiting != Some(1) {
+            self.settle(sink, each);
+        }
+        waiting.is_some()
+    }
+
+    /// Verifies what [`LogVerifier::raw`] has taken. `each` is told of each entry, right or not.
+    pub fn settle(&mut self, sink: &mut impl FnMut(Finding), each: &mut impl FnMut(&Link)) {
+        let LogVerifier { links, entries, line: buffer, raw } = self;
+        raw.judge(|verdict| {
+            *entries += 1;
+            match verdict {
+                Ok(link) => {
+                    links.add(link, sink);
+                    each(link);
+                }
+                Err((link, line)) => {
+                    let entry = Entry::parse(line).expect("such a line was written by the same rules");
+                    let computed = entry.hash_with(buffer);
+                    place(links, &entry, link.hash, computed, sink);
+                    each(link);
+                }
+            }
+        });
     }
 
     /// Tells of an entry one of whose fields holds no valid value, so that no line can be made of it: its content was changed. It keeps its place in its chain.
@@ -77,7 +118,7 @@ impl LogVerifier {
         let entry =
             std::str::from_utf8(line).map_err(|error| DecodeError::Utf8(error.valid_up_to())).and_then(Entry::parse);
         match entry {
-            Ok(entry) => self.place(&entry, stored, computed, sink),
+            Ok(entry) => place(&mut self.links, &entry, stored, computed, sink),
             Err(_) if stored != computed => sink(content(None, stored, computed)),
             Err(error) => sink(format(None, error.to_string())),
         }
@@ -93,32 +134,45 @@ impl LogVerifier {
         self.links.open_runs()
     }
 
-    /// Tells of the holes and sums up.
-    pub fn finish(self, sink: &mut impl FnMut(Finding)) -> Summary {
-        Summary { entries: self.entries, heads: self.links.finish(sink) }
+    /// Hands out what was verified and settled, and begins anew; see [`Links::take`].
+    pub fn take(&mut self) -> Part {
+        Part { entries: std::mem::take(&mut self.entries), stretches: self.links.take() }
     }
 
-    fn place(&mut self, entry: &Entry<'_>, stored: Hash, computed: Hash, sink: &mut impl FnMut(Finding)) {
-        if computed != stored {
-            sink(content(Some(entry), stored, computed));
-        } else if let Err(error) = entry.check_form() {
-            sink(format(Some(entry), error.to_string()));
-        }
-        // Told above: no chain has a place 0.
-        if entry.seq == 0 && computed == stored {
-            return;
-        }
-        let link = Link {
-            ledger: entry.ledger,
-            chain: entry.chain,
-            seq: entry.seq,
-            prev: entry.prev,
-            hash: stored,
-            id: entry.id,
-            at: Some(entry.at),
-        };
-        self.links.add(&link, sink);
+    /// Adds what another has verified; see [`Links::add_stretch`].
+    pub fn add(&mut self, part: &Part, sink: &mut impl FnMut(Finding)) -> Result<(), Overlap> {
+        self.entries += part.entries;
+        part.stretches.iter().try_for_each(|stretch| self.links.add_stretch(stretch, sink))
     }
+
+    /// Tells of the holes and sums up.
+    pub fn finish(mut self, sink: &mut impl FnMut(Finding)) -> Summary {
+        self.settle(sink, &mut |_| {});
+        Summary { entries: self.entries, heads: self.links.finish(sink) }
+    }
+}
+
+/// Tells what is wrong with an entry, and gives it its place in its chain.
+fn place(links: &mut Links, entry: &Entry<'_>, stored: Hash, computed: Hash, sink: &mut impl FnMut(Finding)) {
+    if computed != stored {
+        sink(content(Some(entry), stored, computed));
+    } else if let Err(error) = entry.check_form() {
+        sink(format(Some(entry), error.to_string()));
+    }
+    // Told above: no chain has a place 0.
+    if entry.seq == 0 && computed == stored {
+        return;
+    }
+    let link = Link {
+        ledger: entry.ledger,
+        chain: entry.chain,
+        seq: entry.seq,
+        prev: entry.prev,
+        hash: stored,
+        id: entry.id,
+        at: Some(entry.at),
+    };
+    links.add(&link, sink);
 }
 
 const CHANGED: &str = "The entry was changed after it was written. Compare with a backup or another copy of the log.";

@@ -10,8 +10,8 @@ use audit_ledger::seal::Range;
 use audit_ledger::tile::encode_hashes;
 use audit_ledger::{
     Brought, Checkpoint, CheckpointError, CheckpointState, CompactRange, Finding, Hash, HashReader, Head, Kind,
-    LeafHash, Link, Links, NodeHash, NodeId, NoteVerifier, Seal, SealSummary, SealVerifier, SealedLog, SignerKey,
-    StoredSeal, StoredTile, TileId, TileWriter, Timestamp, TreeHead, TreeSize, Uuid, read_checkpoint,
+    LeafHash, Link, Links, NodeHash, NodeId, NoteVerifier, Seal, SealSummary, SealVerifier, SealedHash, SealedLog,
+    SignerKey, StoredSeal, StoredTile, TileId, TileWriter, Timestamp, TreeHead, TreeSize, Uuid, read_checkpoint,
 };
 use proptest::prelude::*;
 
@@ -231,13 +231,13 @@ impl SealedLog for Log<'_> {
         chain: u32,
         first: u64,
         last: u64,
-        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+        each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
     ) -> Result<(), Infallible> {
         let Some(entries) = self.history.chains.get(&chain) else { return Ok(()) };
         let last = last.min(entries.len() as u64);
         for seq in first..=last {
             self.read += 1;
-            if each(seq, &entries[seq as usize - 1].hash).is_break() {
+            if each(seq, SealedHash::Entry(entries[seq as usize - 1].hash)).is_break() {
                 break;
             }
         }
@@ -832,7 +832,7 @@ fn hole_in_a_chain_is_told_once() {
             chain: u32,
             first: u64,
             last: u64,
-            each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+            each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
         ) -> Result<(), Infallible> {
             self.0.entries(chain, first, last, &mut |seq, hash| {
                 if chain == 2 && [2, 3, 4].contains(&seq) { ControlFlow::Continue(()) } else { each(seq, hash) }

@@ -10,8 +10,8 @@ use audit_ledger::seal::Range;
 use audit_ledger::tile::encode_hashes;
 use audit_ledger::{
     Actor, Checkpoint, CompactRange, Entry, Hash, LeafHash, LeafIndex, Link, Links, LogVerifier, NodeHash, RowSums,
-    Seal, SealVerifier, SealedLog, Sign, SignerKey, Stored, StoredSeal, StoredTile, Table, TileId, TileReader,
-    TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid, WholeTile, build_consistency_proof,
+    Seal, SealVerifier, SealedHash, SealedLog, Sign, SignerKey, Stored, StoredSeal, StoredTile, Table, TileId,
+    TileReader, TileSlice, TileSource, TileWriter, Timestamp, TreeSize, Uuid, WholeTile, build_consistency_proof,
     build_inclusion_proof, verify_inclusion,
 };
 
@@ -246,10 +246,10 @@ impl SealedLog for OneChain {
         _: u32,
         first: u64,
         last: u64,
-        each: &mut dyn FnMut(u64, &Hash) -> ControlFlow<()>,
+        each: &mut dyn FnMut(u64, SealedHash) -> ControlFlow<()>,
     ) -> Result<(), Infallible> {
         let hash = Hash::from([7; 32]);
-        let _ = (first..=last).try_for_each(|seq| each(seq, &hash));
+        let _ = (first..=last).try_for_each(|seq| each(seq, SealedHash::Entry(hash)));
         Ok(())
     }
 

@@ -234,9 +234,7 @@ impl Cluster {
 
     /// Kills the first process of the server, without warning. Its backends end by themselves when they notice.
     pub fn kill_postmaster(&mut self) {
-        let pid_file = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server is running");
-        let pid: u32 = pid_file.lines().next().and_then(|line| line.parse().ok()).expect("the first line is its id");
-        self.signal("KILL", pid);
+        self.signal("KILL", self.postmaster());
     }
 
     /// Makes a standby server of this one, and waits until it answers.
@@ -327,6 +325,30 @@ impl Cluster {
     pub fn program<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> String {
         let output = succeed(self.command(program).args(args));
         String::from_utf8(output.stdout).expect("programs print UTF-8")
+    }
+
+    /// Gives the stopped server commands in single-user mode, one a line, and returns what it printed.
+    #[track_caller]
+    pub fn single_user(&self, database: &str, commands: &str) -> String {
+        let mut command = as_server(&self.bindir.join("postgres"));
+        command.arg("--single").arg("-D").arg(self.data()).arg(database);
+        let output = feed(&mut command, commands.as_bytes());
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "postgres --single: {said}");
+        said
+    }
+
+    /// Sets the soft limit of a resource of a process of this server and of those that it starts from then on, as `fsize` or `as`; "unlimited" takes it away.
+    #[track_caller]
+    pub fn limit(&self, pid: u32, resource: &str, value: &str) {
+        // Without the right to change limits of others, which root in a container may lack, only the same user can.
+        succeed(as_server(Path::new("prlimit")).args(["--pid", &pid.to_string(), &format!("--{resource}={value}:")]));
+    }
+
+    /// The first process of the server.
+    pub fn postmaster(&self) -> u32 {
+        let pid_file = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server is running");
+        pid_file.lines().next().and_then(|line| line.parse().ok()).expect("the first line is its id")
     }
 
     /// Sends a signal to a process of this server.

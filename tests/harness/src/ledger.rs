@@ -118,7 +118,7 @@ pub fn assert_found(session: &mut Session, expected: &[&str]) {
 /// The row changes of a table (by its bare name) in the log, in order: `UPDATE key={"id":1} old={"v":1} new={"v":2}`.
 #[track_caller]
 pub fn changes(session: &mut Session, table: &str) -> Vec<String> {
-    changes_of(session, &format!("table_name = '{table}' AND op NOT IN ('PROTECT', 'UNPROTECT', 'BASELINE')"))
+    changes_of(session, &format!("table_name = '{table}' AND op NOT IN ('PROTECT', 'UNPROTECT', 'BASELINE', 'DDL')"))
 }
 
 /// The entries of the log that meet a condition, in order.

@@ -312,3 +312,28 @@ fn a_database_copied_as_template_verifies_and_goes_on() {
     s.run("INSERT INTO account VALUES (1000, 'new', 1)");
     assert_clean(&mut s);
 }
+
+/// DDL may come before anything is written: the ledger goes on with it.
+#[test]
+fn ddl_between_the_restore_and_the_first_write_is_recorded() {
+    let cluster = Cluster::shared();
+    let original = shop(cluster);
+    let file = dump(&original, &["-Fc"]);
+    for (ddl, entries) in [
+        ("ALTER TABLE account ADD COLUMN c int DEFAULT 7", 1),
+        ("ALTER TABLE account DROP COLUMN balance", 1),
+        ("ALTER TABLE account ALTER balance TYPE numeric(12, 2) USING balance + 1", 1),
+        ("ALTER TABLE account RENAME TO accounts", 1),
+        ("ALTER TABLE measure RENAME v TO w", 3),
+    ] {
+        let target = cluster.bare_database();
+        restore(cluster, &target.name, &file, &[]);
+        let mut s = target.connect();
+        s.run(ddl);
+        assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE op = 'DDL'"), entries, "{ddl}");
+        assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE op = 'INCARNATION'"), 1, "{ddl}");
+        assert_clean(&mut s);
+        s.run("INSERT INTO note VALUES ('after'); INSERT INTO measure VALUES (4, 4, 4)");
+        assert_clean(&mut s);
+    }
+}

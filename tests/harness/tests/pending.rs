@@ -290,3 +290,46 @@ fn random_nested_blocks_keep_exactly_what_they_should() {
     assert_eq!(found, expected);
     assert_clean(&mut s);
 }
+
+/// A DBA may make indexes of his own on the log; they are kept, whatever they are made of.
+#[test]
+fn indexes_of_others_on_the_log_are_kept() {
+    let database = database();
+    let mut s = database.connect();
+    s.run(WORK);
+    s.run("CREATE FUNCTION mark_of(json) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower($1 ->> 'mark') $$");
+    s.run("CREATE FUNCTION loud(json) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN (SELECT upper($1 ->> 'mark')); END $$");
+    s.run("CREATE INDEX ON audit.log (mark_of(key)); CREATE INDEX ON audit.log (loud(key)) WHERE op = 'INSERT'; CREATE INDEX ON audit.log (at)");
+    s.run("INSERT INTO work VALUES ('One')");
+    s.run("BEGIN; INSERT INTO work SELECT 'n' || i FROM generate_series(1, 1000) AS i; SAVEPOINT a; INSERT INTO work VALUES ('gone'); ROLLBACK TO a; UPDATE work SET v = 1; COMMIT");
+    s.run("SET enable_seqscan = off; SET enable_bitmapscan = off; ANALYZE audit.log");
+    let plan = s.column("EXPLAIN SELECT FROM audit.log WHERE mark_of(key) = 'one'").join(" ");
+    assert!(plan.contains("Index Scan"), "{plan}");
+    assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE mark_of(key) = 'one'"), 2);
+    assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE mark_of(key) = 'gone'"), 0);
+    assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE loud(key) > 'N' AND op = 'INSERT'"), 1001);
+    assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE at > now() - interval '1 day'"), 2003);
+    assert_clean(&mut s);
+    // An index that cannot take an entry refuses the change with it.
+    s.run("CREATE FUNCTION picky(json) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT 1 / length($1 ->> 'mark') $$; CREATE INDEX ON audit.log (picky(key))");
+    assert_eq!(s.refused("INSERT INTO work VALUES ('')").code().code(), "22012");
+    assert_eq!(s.number("SELECT count(*) FROM work WHERE mark = ''"), 0);
+    s.run("INSERT INTO work VALUES ('x')");
+    assert_clean(&mut s);
+}
+
+/// The small tables need no indexes of others: one that cannot be kept is refused by name, and nothing is lost.
+#[test]
+fn special_indexes_on_other_tables_are_refused_when_they_would_have_to_be_kept() {
+    let database = database();
+    let mut s = database.connect();
+    s.run(WORK);
+    s.run("INSERT INTO work VALUES ('a'); CREATE INDEX special ON audit.seal ((number + 1)) WHERE number > 0");
+    let refused = s.refused("SELECT audit.seal()");
+    assert_eq!((refused.code().code(), refused.message()), ("55000", "cannot write to table \"audit.seal\""));
+    s.run("CREATE INDEX special_too ON audit.registry ((relation::oid)); CREATE TABLE other (id int)");
+    assert_eq!(s.refused("SELECT audit.protect('other')").code().code(), "55000");
+    assert_eq!(s.refused("SELECT audit.unprotect('work', 'test')").code().code(), "55000");
+    s.run("DROP INDEX audit.special, audit.special_too; SELECT audit.seal(); SELECT audit.protect('other')");
+    assert_clean(&mut s);
+}

@@ -480,9 +480,11 @@ fn a_fault_of_a_row_names_key_column_and_both_values() {
 }
 
 #[test]
-fn data_changed_by_ddl_is_found() {
+fn data_changed_by_ddl_behind_the_event_triggers_is_found() {
     let mut s = history().connect();
+    s.run("ALTER EVENT TRIGGER audit_ddl_rewrite DISABLE");
     s.run("ALTER TABLE account ALTER owner TYPE text USING upper(owner)");
+    s.run("ALTER EVENT TRIGGER audit_ddl_rewrite ENABLE ALWAYS");
     let found = s.column("SELECT DISTINCT kind || ' ' || relation FROM audit.findings()");
     assert_eq!(found, ["table public.account"]);
 }
@@ -664,8 +666,11 @@ fn a_registry_that_says_something_else_is_found() {
 #[test]
 fn a_table_dropped_replaced_or_renamed_is_found() {
     damaged("DROP TABLE account", &["coverage public.account"]);
-    damaged("ALTER TABLE account RENAME TO account_old", &["coverage public.account"]);
-    damaged("CREATE SCHEMA s; ALTER TABLE account SET SCHEMA s", &["coverage public.account"]);
+    // Where it is recorded, a table may have another name (ddl.rs).
+    let unseen =
+        |ddl| format!("ALTER EVENT TRIGGER audit_ddl DISABLE; {ddl}; ALTER EVENT TRIGGER audit_ddl ENABLE ALWAYS");
+    damaged(&unseen("ALTER TABLE account RENAME TO account_old"), &["coverage public.account"]);
+    damaged(&unseen("CREATE SCHEMA s; ALTER TABLE account SET SCHEMA s"), &["coverage public.account"]);
     damaged("DROP TABLE measure_a", &["coverage public.measure_a"]);
     damaged(
         "DROP TABLE measure",

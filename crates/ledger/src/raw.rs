@@ -1,0 +1,712 @@
+//! The quick way to verify an entry, for the many that are right.
+//!
+//! A verification spends most of its time on entries in which nothing is wrong and nothing is unusual. [`RawVerifier`] says of such an entry that it is right, from the bytes of its columns, in about half the
+//! time of [`Entry::hash_with`](crate::Entry::hash_with) and [`Entry::check_form`](crate::Entry::check_form): texts are looked at once, as part of the line, and what is the same as in the entry before (the table, who did
+//! it) is not written and not checked again. Of all others it says nothing, and they go the usual way, which alone tells what is wrong. So it may only err on one side: whatever it calls right must be right
+//! by the usual way too.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::entry::{NearTime, Operation, Timestamp, is_complete, push_decimal};
+use crate::hash::Hash;
+use crate::json;
+use crate::links::Link;
+
+/// An entry as its columns hold it: of the texts it is not known whether they are any.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the fields are those of an entry")]
+pub struct RawEntry<'a> {
+    pub ledger: Uuid,
+    pub chain: u32,
+    pub seq: u64,
+    pub prev: Hash,
+    pub id: u64,
+    pub at: Timestamp,
+    pub xid: u64,
+    pub command: Option<u32>,
+    pub operation: &'a [u8],
+    pub table: Option<RawTable<'a>>,
+    pub key: Option<&'a [u8]>,
+    pub old: Option<&'a [u8]>,
+    pub new: Option<&'a [u8]>,
+    pub actor: RawActor<'a>,
+    pub context: Option<&'a [u8]>,
+    /// The hash that is stored with it.
+    pub hash: Hash,
+}
+
+/// The table of a [`RawEntry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of a table")]
+pub struct RawTable<'a> {
+    pub oid: u32,
+    pub schema: &'a [u8],
+    pub name: &'a [u8],
+}
+
+/// Login, session, user, application and client of a [`RawEntry`], see [`crate::Actor`].
+pub type RawActor<'a> = [Option<&'a [u8]>; 5];
+
+impl RawEntry<'_> {
+    /// What of it matters for its chain.
+    pub fn link(&self) -> Link {
+        let RawEntry { ledger, chain, seq, prev, hash, id, at, .. } = *self;
+        Link { ledger, chain, seq, prev, hash, id, at: Some(at) }
+    }
+}
+
+/// Recognizes entries that are right. Remembers parts of the lines of entries before.
+#[derive(Debug, Default)]
+pub struct RawVerifier {
+    /// The lines of entries that wait to be judged: two are hashed in little more time than one.
+    lines: [Vec<u8>; 2],
+    links: [Option<Link>; 2],
+    waiting: usize,
+    /// `{"v":1, ... "seq":"` of a ledger and chain.
+    start: Known<(Uuid, u32)>,
+    seq: Number,
+    id: Number,
+    at: NearTime,
+    xid: Number,
+    /// `,"op": ... "table_name":"..."`.
+    subject: Known<Subject>,
+    /// `,"login_name": ... "client_addr":"..."`.
+    actor: Known<[Option<Vec<u8>>; 5]>,
+    /// A context that has the right form.
+    context: Option<Vec<u8>>,
+}
+
+/// A number and its decimal digits, from the left. Most numbers are that of the entry before, or the one behind it.
+#[derive(Debug)]
+struct Number {
+    value: u64,
+    // u64::MAX has 20 digits.
+    digits: [u8; 20],
+    count: usize,
+}
+
+impl Default for Number {
+    fn default() -> Number {
+        Number { value: 0, digits: [b'0'; 20], count: 1 }
+    }
+}
+
+impl Number {
+    fn write(&mut self, out: &mut Vec<u8>, value: u64) {
+        let last = &mut self.digits[self.count - 1];
+        if self.value.checked_add(1) == Some(value) && *last < b'9' {
+            *last += 1;
+        } else if self.value != value {
+            let start = out.len();
+            push_decimal(out, value);
+            self.count = out.len() - start;
+            self.digits[..self.count].copy_from_slice(&out[start..]);
+            self.value = value;
+            return;
+        }
+        self.value = value;
+        // A copy of fixed length is much cheaper than one of any.
+        let end = out.len() + self.count;
+        out.extend_from_slice(&self.digits);
+        out.truncate(end);
+    }
+}
+
+/// A piece of a line, and what it says.
+#[derive(Debug)]
+struct Known<T> {
+    what: Option<T>,
+    text: Vec<u8>,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Known<T> {
+        Known { what: None, text: Vec::new() }
+    }
+}
+
+/// Operation and table.
+#[derive(Debug)]
+struct Subject {
+    operation: Operation,
+    table: Option<(u32, Vec<u8>, Vec<u8>)>,
+}
+
+impl Subject {
+    fn is(&self, operation: &[u8], table: Option<RawTable<'_>>) -> bool {
+        let known = self.table.as_ref().map(|(oid, schema, name)| RawTable { oid: *oid, schema, name });
+        self.operation.as_str().as_bytes() == operation && known == table
+    }
+}
+
+impl RawVerifier {
+    /// Remembers nothing yet.
+    pub fn new() -> RawVerifier {
+        RawVerifier::default()
+    }
+
+    /// Takes an entry that has the form of docs/format.md, until [`RawVerifier::judge`] is called; there is room for two. Of another, `None` says that this was not shown; else it gives how many wait now.
+    pub fn take(&mut self, entry: &RawEntry<'_>) -> Option<usize> {
+        // The bounds are those of `Entry::check_form`.
+        let in_range = |number: u64| number > 0 && number <= i64::MAX as u64;
+        if entry.chain == 0 || entry.chain > i32::MAX as u32 || !in_range(entry.seq) || !in_range(entry.id) {
+            return None;
+        }
+        assert!(self.waiting < 2, "there is room for two");
+        let operation = self.write_line(entry)?;
+        // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
+        let line = &self.lines[self.waiting];
+        let is_text = line.is_ascii() || std::str::from_utf8(line).is_ok();
+        if !is_text || !has_form(operation, entry) {
+            return None;
+        }
+        self.links[self.waiting] = Some(entry.link());
+        self.waiting += 1;
+        Some(self.waiting)
+    }
+
+    /// Says of the entries that wait, in the order in which they came, whether the hash of each is that of its line: `Err` gives the line of one of which it is not.
+    pub fn judge(&mut self, mut each: impl FnMut(Result<&Link, (&Link, &str)>)) {
+        let [first, second] = &mut self.lines;
+        let hashes = match std::mem::take(&mut self.waiting) {
+            0 => return,
+            1 => [Some(Hash::of_buffer(first)), None],
+            _ => Hash::of_two_buffers(first, second).map(Some),
+        };
+        for ((link, line), hash) in self.links.iter().zip(&self.lines).zip(hashes) {
+            if let (Some(link), Some(hash)) = (link, hash) {
+                each(if link.hash == hash {
+                    Ok(link)
+                } else {
+                    Err((link, std::str::from_utf8(line).expect("looked at when it was taken")))
+                });
+            }
+        }
+    }
+
+    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
+    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
+        let RawVerifier { lines, waiting, start, seq, id, at, xid, subject, actor, context, .. } = self;
+        let line = &mut lines[*waiting];
+        line.clear();
+        let place = (entry.ledger, entry.chain);
+        if start.what != Some(place) {
+            start.what = Some(place);
+            start.text.clear();
+            start.text.extend_from_slice(b"{\"v\":1,\"ledger\":\"");
+            start.text.extend_from_slice(entry.ledger.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
+            start.text.extend_from_slice(b"\",\"chain\":");
+            push_decimal(&mut start.text, u64::from(entry.chain));
+            start.text.extend_from_slice(b",\"seq\":\"");
+        }
+        line.extend_from_slice(&start.text);
+        seq.write(line, entry.seq);
+        line.extend_from_slice(b"\",\"prev\":\"");
+        entry.prev.write(line);
+        line.extend_from_slice(b"\",\"id\":\"");
+        id.write(line, entry.id);
+        line.extend_from_slice(b"\",\"at\":\"");
+        entry.at.write_near(at, line);
+        line.extend_from_slice(b"\",\"xid\":\"");
+        xid.write(line, entry.xid);
+        line.push(b'"');
+        if let Some(command) = entry.command {
+            line.extend_from_slice(b",\"command\":");
+            push_decimal(line, u64::from(command));
+        }
+        if !subject.what.as_ref().is_some_and(|known| known.is(entry.operation, entry.table)) {
+            subject.learn(entry)?;
+        }
+        line.extend_from_slice(&subject.text);
+        for (name, value) in [(&b",\"key\":"[..], entry.key), (b",\"old\":", entry.old), (b",\"new\":", entry.new)] {
+            if let Some(value) = value {
+                line.extend_from_slice(name);
+                line.extend_from_slice(value);
+            }
+        }
+        let same = |known: &[Option<Vec<u8>>; 5]| {
+            known.iter().zip(&entry.actor).all(|(known, text)| known.as_deref() == *text)
+        };
+        if !actor.what.as_ref().is_some_and(same) {
+            actor.learn(&entry.actor)?;
+        }
+        line.extend_from_slice(&actor.text);
+        if let Some(text) = entry.context {
+            if context.as_deref() != Some(text) {
+                json::validate_one_line_object(std::str::from_utf8(text).ok()?).ok()?;
+                *context = Some(text.to_vec());
+            }
+            line.extend_from_slice(b",\"context\":");
+            line.extend_from_slice(text);
+        }
+        line.push(b'}');
+        subject.what.as_ref().map(|subject| subject.operation)
+    }
+}
+
+impl Known<Subject> {
+    /// `None` for an operation that is not known or does not tell of a row, and for a table without object id.
+    fn learn(&mut self, entry: &RawEntry<'_>) -> Option<()> {
+        let text = &mut self.text;
+        self.what = None;
+        text.clear();
+        text.extend_from_slice(b",\"op\":");
+        json::push_string(text, entry.operation);
+        if let Some(RawTable { oid, schema, name }) = entry.table {
+            text.extend_from_slice(b",\"table_oid\":");
+            push_decimal(text, u64::from(oid));
+            text.extend_from_slice(b",\"table_schema\":");
+            json::push_string(text, schema);
+            text.extend_from_slice(b",\"table_name\":");
+            json::push_string(text, name);
+        }
+        let operation: Operation = std::str::from_utf8(entry.operation).ok()?.parse().ok()?;
+        let is_plain = operation.is_row_change() && entry.table.is_none_or(|table| table.oid > 0);
+        let table = entry.table.map(|table| (table.oid, table.schema.to_vec(), table.name.to_vec()));
+        self.what = is_plain.then_some(Subject { operation, table });
+        is_plain.then_some(())
+    }
+}
+
+impl Known<[Option<Vec<u8>>; 5]> {
+    /// `None` for a client that is no address.
+    fn learn(&mut self, actor: &RawActor<'_>) -> Option<()> {
+        let text = &mut self.text;
+        self.what = None;
+        text.clear();
+        let names: [&[u8]; 5] = [
+            b",\"login_name\":",
+            b",\"session_name\":",
+            b",\"user_name\":",
+            b",\"application_name\":",
+            b",\"client_addr\":",
+        ];
+        for (name, value) in names.into_iter().zip(actor) {
+            if let Some(value) = value {
+                text.extend_from_slice(name);
+                json::push_string(text, value);
+            }
+        }
+        if let Some(client) = actor[4] {
+            std::str::from_utf8(client).ok()?.parse::<IpAddr>().ok()?;
+        }
+        self.what = Some(actor.map(|text| text.map(<[u8]>::to_vec)));
+        Some(())
+    }
+}
+
+/// Whether members and columns are as they must be. `operation` is one that tells of a row.
+fn has_form(operation: Operation, entry: &RawEntry<'_>) -> bool {
+    let RawEntry { command, table, key, old, new, .. } = entry;
+    let present = [command.is_some(), table.is_some(), key.is_some(), old.is_some(), new.is_some()];
+    is_complete(operation, present)
+        && key.is_none_or(|key| Columns::read(key).is_some())
+        && match (old, new) {
+            (Some(old), Some(new)) => {
+                Columns::read(old).zip(Columns::read(new)).is_some_and(|(old, new)| old.names() == new.names())
+            }
+            (Some(text), None) | (None, Some(text)) => Columns::read(text).is_some(),
+            (None, None) => true,
+        }
+}
+
+/// The names of the columns of an object.
+struct Columns<'a> {
+    names: [&'a [u8]; Columns::MAX],
+    count: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// With more, comparing each name with each would be slow, and a set is better.
+    const MAX: usize = 16;
+
+    fn names(&self) -> &[&'a [u8]] {
+        &self.names[..self.count]
+    }
+
+    /// Takes an object of columns without white space whose names are different and have no escapes, and whose values are strings, numbers, `true`, `false` or `null`.
+    fn read(text: &'a [u8]) -> Option<Columns<'a>> {
+        let mut columns = Columns { names: [b""; Columns::MAX], count: 0 };
+        if text == b"{}" {
+            return Some(columns);
+        }
+        let mut rest = text.strip_prefix(b"{")?;
+        loop {
+            let name = rest.strip_prefix(b"\"")?;
+            let length = json::first_special(name)?;
+            let (name, behind) = name.split_at(length);
+            // With an escape in the name there is a backslash here.
+            rest = value(behind.strip_prefix(b"\":")?)?;
+            if columns.count == Columns::MAX || columns.names().contains(&name) {
+                return None;
+            }
+            columns.names[columns.count] = name;
+            columns.count += 1;
+            match rest {
+                b"}" => return Some(columns),
+                [b',', behind @ ..] => rest = behind,
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// What follows a value.
+fn value(text: &[u8]) -> Option<&[u8]> {
+    match text.first()? {
+        b'"' => string(&text[1..]),
+        b'-' => number(&text[1..]),
+        b'0'..=b'9' => number(text),
+        b't' => text.strip_prefix(b"true"),
+        b'f' => text.strip_prefix(b"false"),
+        b'n' => text.strip_prefix(b"null"),
+        _ => None,
+    }
+}
+
+/// What follows a string, given behind its first quote.
+fn string(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        text = &text[json::first_special(text)?..];
+        match text {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => text = rest,
+            _ => return None,
+        }
+    }
+}
+
+/// What follows a number without sign.
+fn number(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = match text {
+        [b'0', rest @ ..] => rest,
+        _ => digits(text)?,
+    };
+    if let [b'.', fraction @ ..] = rest {
+        rest = digits(fraction)?;
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        rest = match exponent {
+            [b'+' | b'-', exponent @ ..] => digits(exponent)?,
+            _ => digits(exponent)?,
+        };
+    }
+    Some(rest)
+}
+
+/// What follows at least one digit.
+fn digits(text: &[u8]) -> Option<&[u8]> {
+    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (count > 0).then(|| &text[count..])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::{Actor, Entry, Table};
+
+    fn raw<'a>(entry: &'a Entry<'_>, hash: Hash) -> RawEntry<'a> {
+        fn bytes<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a [u8]> {
+            text.as_ref().map(|text| text.as_bytes())
+        }
+        let Entry { ledger, chain, seq, prev, id, at, xid, command, actor, .. } = entry;
+        RawEntry {
+            ledger: *ledger,
+            chain: *chain,
+            seq: *seq,
+            prev: *prev,
+            id: *id,
+            at: *at,
+            xid: *xid,
+            command: *command,
+            operation: entry.operation.as_bytes(),
+            table: entry.table.as_ref().map(|table| RawTable {
+                oid: table.oid,
+                schema: table.schema.as_bytes(),
+                name: table.name.as_bytes(),
+            }),
+            key: bytes(&entry.key),
+            old: bytes(&entry.old),
+            new: bytes(&entry.new),
+            actor: [
+                bytes(&actor.login),
+                bytes(&actor.session),
+                bytes(&actor.user),
+                bytes(&actor.application),
+                bytes(&actor.client),
+            ],
+            context: bytes(&entry.context),
+            hash,
+        }
+    }
+
+    fn entry() -> Entry<'static> {
+        Entry {
+            ledger: Uuid::from_u128(1),
+            chain: 1_000_003,
+            seq: 17,
+            prev: Hash::of(b"the entry before"),
+            id: 41,
+            at: Timestamp::new(0).unwrap(),
+            xid: 4_294_967_300,
+            command: Some(0),
+            operation: "UPDATE".into(),
+            table: Some(Table { oid: 16390, schema: "public".into(), name: "bücher".into() }),
+            key: Some(r#"{"id":7}"#.into()),
+            old: Some(r#"{"note":"a \" \\ b","ok":true,"n":-1.5e+10}"#.into()),
+            new: Some(r#"{"note":null,"ok":false,"n":0}"#.into()),
+            actor: Actor {
+                login: Some("app".into()),
+                session: Some("app".into()),
+                user: Some("owner".into()),
+                application: Some("psql \"x\"".into()),
+                client: Some("2001:db8::1".into()),
+            },
+            context: Some(r#"{"request": "r-1"}"#.into()),
+        }
+    }
+
+    /// What the usual way says.
+    fn is_right(entry: &Entry<'_>, hash: Hash) -> bool {
+        entry.hash_with(&mut Vec::new()) == hash && entry.check_form().is_ok()
+    }
+
+    impl RawVerifier {
+        /// Whether the entry, which comes alone, is right.
+        fn is_right(&mut self, entry: &RawEntry<'_>) -> bool {
+            let mut right = false;
+            self.take(entry);
+            self.judge(|verdict| right = verdict.is_ok());
+            right
+        }
+    }
+
+    #[test]
+    fn numbers_and_times_are_written_whatever_came_before() {
+        let (mut number, mut near) = (Number::default(), NearTime::default());
+        let numbers = [0, 0, 1, 2, 8, 9, 10, 11, 19, 20, 99, 100, 5, u64::MAX - 1, u64::MAX, 0, u64::MAX, 1];
+        for value in numbers {
+            let mut out = b"x".to_vec();
+            number.write(&mut out, value);
+            assert_eq!(out, format!("x{value}").as_bytes());
+        }
+        for micros in [0, 1, 999_999, 1_000_000, 999_999, -1, -1_000_000, -1_000_001, 0, 1_763_778_600_000_001] {
+            let (time, mut out) = (Timestamp::new(micros).unwrap(), Vec::new());
+            time.write_near(&mut near, &mut out);
+            assert_eq!(out, time.to_string().as_bytes());
+        }
+        for micros in [Timestamp::MIN, Timestamp::MAX, Timestamp::MIN] {
+            let mut out = Vec::new();
+            micros.write_near(&mut near, &mut out);
+            assert_eq!(out, micros.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn two_entries_are_judged_in_their_order() {
+        let (first, mut second) = (entry(), entry());
+        second.id = 43;
+        let hashes = [&first, &second].map(|entry| entry.hash_with(&mut Vec::new()));
+        let mut lines = [String::new(), String::new()];
+        for (line, entry) in lines.iter_mut().zip([&first, &second]) {
+            let mut bytes = Vec::new();
+            entry.write_line(&mut bytes);
+            *line = String::from_utf8(bytes).unwrap();
+        }
+        let mut verifier = RawVerifier::new();
+        for given in [hashes, [hashes[0], Hash::GENESIS], [Hash::GENESIS, hashes[1]], [hashes[1], hashes[0]]] {
+            assert_eq!(verifier.take(&raw(&first, given[0])), Some(1));
+            assert_eq!(verifier.take(&raw(&second, given[1])), Some(2));
+            let mut verdicts = Vec::new();
+            verifier.judge(|verdict| {
+                verdicts.push(match verdict {
+                    Ok(link) => (link.id, None),
+                    Err((link, line)) => (link.id, Some(line.to_owned())),
+                });
+            });
+            let expected = |place: usize, id| (id, (given[place] != hashes[place]).then(|| lines[place].clone()));
+            assert_eq!(verdicts, [expected(0, 41), expected(1, 43)]);
+            verifier.judge(|_| panic!("nothing waits any more"));
+        }
+    }
+
+    #[test]
+    fn usual_entries_are_recognized() {
+        let mut verifier = RawVerifier::new();
+        let mut insert = entry();
+        (insert.operation, insert.old, insert.context) = ("INSERT".into(), None, None);
+        let mut delete = entry();
+        (delete.operation, delete.new, delete.key) = ("DELETE".into(), None, None);
+        delete.actor = Actor::default();
+        let mut baseline = insert.clone();
+        (baseline.operation, baseline.command) = ("BASELINE".into(), None);
+        for _ in 0..2 {
+            for entry in [&entry(), &insert, &delete, &baseline] {
+                let hash = entry.hash_with(&mut Vec::new());
+                assert!(entry.check_form().is_ok());
+                assert!(verifier.is_right(&raw(entry, hash)), "{entry:?}");
+                assert!(!verifier.is_right(&raw(entry, Hash::GENESIS)));
+            }
+        }
+    }
+
+    /// Whatever was remembered of a right entry before.
+    #[test]
+    fn no_change_of_a_right_entry_is_overlooked() {
+        let changes: [fn(&mut Entry<'static>); 34] = [
+            |e| e.ledger = Uuid::from_u128(2),
+            |e| e.chain = 1,
+            |e| e.chain = 0,
+            |e| e.chain = u32::MAX,
+            |e| e.seq = 0,
+            |e| e.seq = u64::MAX,
+            |e| e.prev = Hash::GENESIS,
+            |e| e.id = 0,
+            |e| e.id = 42,
+            |e| e.at = Timestamp::new(1).unwrap(),
+            |e| e.xid = 0,
+            |e| e.command = None,
+            |e| e.operation = "INSERT".into(),
+            |e| e.operation = "TRUNCATE".into(),
+            |e| e.operation = "UPSERT".into(),
+            |e| e.table = None,
+            |e| e.table.as_mut().unwrap().oid = 0,
+            |e| e.table.as_mut().unwrap().schema = "".into(),
+            |e| e.table.as_mut().unwrap().name = "publicbücher".into(),
+            |e| e.key = Some("{\"id\":7 }".into()),
+            |e| e.key = Some("{\"id\":7,\"id\":7}".into()),
+            |e| e.old = Some("{}".into()),
+            |e| e.old = Some(r#"{"note":"","n":1,"ok":true}"#.into()),
+            |e| e.new = Some("{\"note\":nul}".into()),
+            |e| e.new = Some(r#"{"note":null,"ok":false,"n":00}"#.into()),
+            |e| e.new = Some(r#"{"note":null,"ok":false,"n":0.}"#.into()),
+            |e| e.new = Some("{\"note\":\"\n\",\"ok\":1,\"n\":0}".into()),
+            |e| e.new = Some(r#"{"note":"\x","ok":false,"n":0}"#.into()),
+            |e| e.new = Some(r#"{"note":null,"ok":false,"n":0}}"#.into()),
+            |e| e.actor.login = None,
+            |e| (e.actor.login, e.actor.session) = (None, Some("appapp".into())),
+            |e| e.actor.client = Some("nowhere".into()),
+            |e| e.context = Some("".into()),
+            |e| e.context = Some("[]".into()),
+        ];
+        for change in changes {
+            let mut verifier = RawVerifier::new();
+            let mut changed = entry();
+            let hash = changed.hash_with(&mut Vec::new());
+            assert!(verifier.is_right(&raw(&changed, hash)));
+            change(&mut changed);
+            assert!(!verifier.is_right(&raw(&changed, hash)), "{changed:?}");
+            let hash = changed.hash_with(&mut Vec::new());
+            assert!(!verifier.is_right(&raw(&changed, hash)) || is_right(&changed, hash), "{changed:?}");
+            assert!(verifier.is_right(&raw(&entry(), entry().hash_with(&mut Vec::new()))));
+        }
+        // An empty context is none that was remembered.
+        let mut first = entry();
+        first.context = Some("".into());
+        assert!(!RawVerifier::new().is_right(&raw(&first, first.hash_with(&mut Vec::new()))));
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_recognized() {
+        let entry = entry();
+        let bad = b"\xff";
+        let changes: [fn(&mut RawEntry<'_>); 5] = [
+            |raw| raw.table.as_mut().unwrap().name = b"\xff",
+            |raw| raw.new = Some(b"{\"note\":\"\xff\",\"ok\":1,\"n\":0}"),
+            |raw| raw.new = Some(b"{\"note\":\"\xc3\",\"ok\":1,\"n\":0}"),
+            |raw| raw.actor[0] = Some(b"\xff"),
+            |raw| raw.context = Some(b"{\"a\":\"\xff\"}"),
+        ];
+        for change in changes {
+            let mut verifier = RawVerifier::new();
+            let mut changed = raw(&entry, Hash::GENESIS);
+            change(&mut changed);
+            // The hash of the very bytes.
+            let operation = verifier.write_line(&changed);
+            changed.hash = Hash::of(&verifier.lines[0]);
+            assert!(operation.is_none() || verifier.lines[0].windows(1).any(|byte| byte == bad || byte == b"\xc3"));
+            assert!(!verifier.is_right(&changed));
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => "(null|true|false|-?(0|[1-9][0-9]{0,3})(\\.[0-9]{1,2})?([eE][+-]?[0-9])?)",
+            4 => "\"[a-zü ]{0,12}(\\\\[nrt\"\\\\])?\"",
+            1 => "[-+0-9.eE]{1,4}",
+            1 => "[\\\\\"a-z\\[\\]{}: ,]{0,6}",
+        ]
+    }
+
+    fn any_columns() -> impl Strategy<Value = Option<Cow<'static, str>>> {
+        let columns = prop::collection::vec(("[abü\\\\]{0,2}", any_value()), 0..4);
+        prop::option::weighted(
+            0.7,
+            columns.prop_map(|columns| {
+                let columns: Vec<String> = columns.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                Cow::Owned(format!("{{{}}}", columns.join(",")))
+            }),
+        )
+    }
+
+    fn any_text() -> impl Strategy<Value = Option<Cow<'static, str>>> {
+        prop::option::weighted(0.6, "[a\"\u{1}ü]{0,2}".prop_map(Cow::Owned))
+    }
+
+    fn any_entry() -> impl Strategy<Value = Entry<'static>> {
+        let operation = prop::sample::select(vec!["INSERT", "UPDATE", "DELETE", "BASELINE", "TRUNCATE", "KEY", "X"]);
+        let client = prop::option::of(prop::sample::select(vec!["::1", "10.0.0.1", "x"]));
+        let place = (0_u32..3, 0_u64..3, 0_u64..3, any::<u64>(), prop::option::weighted(0.7, any::<u32>()));
+        let table = prop::option::weighted(0.9, (0_u32..3, "[a\"]{0,1}", "[a\"]{0,1}"));
+        let what = (operation, table, any_columns(), any_columns(), any_columns(), any::<bool>());
+        let context = prop::option::weighted(0.3, prop::sample::select(vec!["", "{}", "{\"a\": 1}", "[]", "{\n}"]));
+        (place, what, (any_text(), any_text(), any_text(), any_text()), client, context).prop_map(
+            |(place, what, who, client, context)| Entry {
+                chain: place.0,
+                seq: place.1,
+                id: place.2,
+                xid: place.3,
+                command: place.4,
+                operation: what.0.into(),
+                table: what.1.map(|(oid, schema, name)| Table { oid, schema: schema.into(), name: name.into() }),
+                key: what.2,
+                // Often of the same columns.
+                old: if what.5 { what.4.clone() } else { what.3 },
+                new: what.4,
+                actor: Actor {
+                    login: who.0,
+                    session: who.1,
+                    user: who.2,
+                    application: who.3,
+                    client: client.map(Cow::Borrowed),
+                },
+                context: context.map(Cow::Borrowed),
+                ..entry()
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn whatever_is_called_right_is_right(entries in prop::collection::vec(any_entry(), 1..8)) {
+            let mut verifier = RawVerifier::new();
+            for entry in &entries {
+                let hash = entry.hash_with(&mut Vec::new());
+                if verifier.is_right(&raw(entry, hash)) {
+                    prop_assert_eq!(entry.check_form(), Ok(()));
+                    let mut line = Vec::new();
+                    entry.write_line(&mut line);
+                    prop_assert_eq!(&verifier.lines[0], &line);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Ids of entries: where the library is preloaded they are handed out from shared memory, in runs drawn from the sequence. They must be as if each had been
+//! taken from the sequence itself.
+
+use audit_tests::{Cluster, Database, Session, assert_clean};
+
+const WORK: &str = "
+    CREATE TABLE work (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int NOT NULL DEFAULT 0);
+    CREATE TABLE counter (id int PRIMARY KEY, n int NOT NULL);
+    INSERT INTO counter VALUES (1, 0);
+    SELECT audit.protect('work'), audit.protect('counter');";
+
+fn cluster() -> Cluster {
+    Cluster::builder().conf("shared_preload_libraries = 'audit'").durable().start()
+}
+
+/// Each change of the one row of `counter` has a higher id than the one before.
+fn assert_order(session: &mut Session) {
+    assert_eq!(
+        session.number(
+            "SELECT count(*) FROM (SELECT (new ->> 'n')::int AS n, lag((new ->> 'n')::int) OVER (ORDER BY id) AS before
+               FROM audit.log WHERE op = 'UPDATE' AND table_name = 'counter') AS c WHERE n <> before + 1"
+        ),
+        0
+    );
+    assert_eq!(session.number("SELECT count(*) - count(DISTINCT id) FROM audit.log"), 0);
+}
+
+fn write(database: &Database<'_>, clients: usize, rounds: usize) {
+    std::thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut s = database.connect();
+                for _ in 0..rounds {
+                    s.run("INSERT INTO work DEFAULT VALUES; UPDATE counter SET n = n + 1; INSERT INTO work DEFAULT VALUES");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn ids_follow_the_order_of_the_changes() {
+    let mut cluster = cluster();
+    let database = cluster.database();
+    let mut s = database.connect();
+    s.run(WORK);
+    write(&database, 12, 60);
+    assert_order(&mut s);
+    assert_eq!(s.number("SELECT n FROM counter"), 720);
+    // Hardly any id is wasted.
+    assert!(s.number("SELECT max(id) - count(*) FROM audit.log") < 800);
+    assert_clean(&mut s);
+    drop(s);
+    let name = database.name.clone();
+    for kill in [false, true] {
+        if kill {
+            cluster.stop_immediately()
+        } else {
+            cluster.stop()
+        }
+        cluster.start();
+        let mut s = cluster.connect(&name);
+        let before = s.number("SELECT max(id) FROM audit.log");
+        s.run("UPDATE counter SET n = n + 1");
+        assert!(s.number("SELECT max(id) FROM audit.log") > before);
+        assert_order(&mut s);
+        assert_clean(&mut s);
+    }
+}
+
+#[test]
+fn a_sequence_that_was_set_back_is_moved_forward_again() {
+    let cluster = cluster();
+    let database = cluster.database();
+    let (mut s, mut other) = (database.connect(), database.connect());
+    s.run(WORK);
+    s.run("INSERT INTO work SELECT FROM generate_series(1, 1000)");
+    other.run("INSERT INTO work DEFAULT VALUES");
+    let highest = s.number("SELECT max(id) FROM audit.log");
+    s.run("SELECT setval('audit.log_id_seq', 5)");
+    // The run that was drawn before is used up first, then the low ids come.
+    for session in [&mut s, &mut other] {
+        session.run("INSERT INTO work SELECT FROM generate_series(1, 200)");
+    }
+    assert_eq!(s.number(&format!("SELECT count(*) FROM audit.log WHERE id > {highest}")), 400);
+    assert_clean(&mut s);
+}
+
+/// A sequence made anew has ids of its own, and so has that of another database.
+#[test]
+fn ids_of_another_ledger_begin_anew() {
+    let cluster = cluster();
+    let (first, second) = (cluster.database(), cluster.database());
+    for database in [&first, &second] {
+        let mut s = database.connect();
+        s.run(WORK);
+        assert_eq!(s.number("SELECT min(id) FROM audit.log"), 1);
+    }
+    let mut s = first.connect();
+    s.run("DROP TABLE work, counter; DROP EXTENSION audit CASCADE; CREATE EXTENSION audit");
+    s.run(WORK);
+    assert_eq!(s.number("SELECT min(id) FROM audit.log"), 1);
+    assert_clean(&mut s);
+}
+
+/// Whoever holds the sequence holds up those who need a new run, and these can be cancelled.
+#[test]
+fn waiting_for_the_sequence_can_be_cancelled() {
+    let cluster = cluster();
+    let database = cluster.database();
+    let (mut s, mut other) = (database.connect(), database.connect());
+    s.run(WORK);
+    s.run("BEGIN; ALTER SEQUENCE audit.log_id_seq CACHE 1");
+    other.run("SET statement_timeout = '1s'");
+    let refused = other.refused("INSERT INTO work SELECT FROM generate_series(1, 200)");
+    assert_eq!(refused.code().code(), "57014");
+    s.run("ROLLBACK");
+    other.run("RESET statement_timeout; INSERT INTO work SELECT FROM generate_series(1, 200)");
+    assert_clean(&mut other);
+}
