@@ -246,7 +246,7 @@ impl Inspection {
                     });
                     let is_ours = Some(trigger.event.as_str()) == wanted.event
                         && Some(trigger.function) == function
-                        && trigger.has_tags == wanted.has_tags;
+                        && trigger.tags == wanted.tags;
                     match (is_ours, trigger.enabled) {
                         (false, _) => TriggerState::Altered,
                         (true, 'A') => TriggerState::Ok,
@@ -390,7 +390,8 @@ fn replaced(name: &str, text: &str) -> String {
 struct EventTriggerText {
     event: Option<&'static str>,
     function: Option<&'static str>,
-    has_tags: bool,
+    /// The commands that WHEN TAG IN names.
+    tags: Vec<&'static str>,
 }
 
 impl EventTriggerText {
@@ -402,7 +403,7 @@ impl EventTriggerText {
             function: after("FUNCTION")
                 .and_then(|function| function.strip_prefix("audit."))
                 .map(|function| function.trim_end_matches("()")),
-            has_tags: after("WHEN").is_some(),
+            tags: statement.split('\'').skip(1).step_by(2).collect(),
         }
     }
 }

@@ -102,7 +102,8 @@ pub(crate) struct EventTrigger {
     pub(crate) function: pg_sys::Oid,
     /// `A` is ENABLE ALWAYS.
     pub(crate) enabled: char,
-    pub(crate) has_tags: bool,
+    /// The only commands for which it fires; empty: for all.
+    pub(crate) tags: Vec<String>,
 }
 
 /// All event triggers.
@@ -118,7 +119,7 @@ pub(crate) fn event_triggers() -> Vec<EventTrigger> {
             event: name_of(row.name(place(pg_sys::Anum_pg_event_trigger_evtevent))),
             function: row.oid(place(pg_sys::Anum_pg_event_trigger_evtfoid)).unwrap_or(pg_sys::InvalidOid),
             enabled: row.character(place(pg_sys::Anum_pg_event_trigger_evtenabled)).unwrap_or(' '),
-            has_tags: !row.is_null(place(pg_sys::Anum_pg_event_trigger_evttags)),
+            tags: row.array(place(pg_sys::Anum_pg_event_trigger_evttags)).unwrap_or_default(),
         });
     }
     triggers

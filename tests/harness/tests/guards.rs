@@ -139,6 +139,9 @@ const DEFINITIONS: &[&str] = &[
     "ALTER EVENT TRIGGER audit_ddl ENABLE REPLICA",
     "ALTER EVENT TRIGGER audit_ddl RENAME TO other",
     "DROP EVENT TRIGGER audit_ddl",
+    "ALTER EVENT TRIGGER audit_ddl_attach DISABLE",
+    "ALTER EVENT TRIGGER audit_ddl_drop ENABLE",
+    "DROP EVENT TRIGGER audit_ddl_rewrite",
     "ALTER SCHEMA audit RENAME TO other",
     "ALTER SCHEMA audit OWNER TO guards_nobody",
     "DROP SCHEMA audit CASCADE",
@@ -501,6 +504,10 @@ fn everyday_administration_passes() {
         "CREATE MATERIALIZED VIEW m AS SELECT * FROM account; REFRESH MATERIALIZED VIEW m; DROP MATERIALIZED VIEW m",
         "SELECT audit.unprotect('account', 'a test'); ALTER TABLE account DISABLE TRIGGER ALL; ALTER TABLE account ENABLE TRIGGER ALL; SELECT audit.protect('account')",
         "BEGIN; SAVEPOINT a; ALTER TABLE account ADD COLUMN gone int; ROLLBACK TO a; COMMIT",
+        "ALTER TABLE measure DETACH PARTITION measure_1; UPDATE measure_1 SET v = 2; ALTER TABLE measure ATTACH PARTITION measure_1 FOR VALUES FROM (0) TO (10)",
+        "BEGIN; SAVEPOINT a; ALTER TABLE measure DETACH PARTITION measure_1; RELEASE a; ALTER TABLE measure ATTACH PARTITION measure_1 FOR VALUES FROM (0) TO (10); COMMIT",
+        "ALTER TABLE measure DETACH PARTITION measure_1 CONCURRENTLY;
+         ALTER TABLE measure ATTACH PARTITION measure_1 FOR VALUES FROM (0) TO (10)",
         "CREATE TABLE measure_2 (LIKE measure INCLUDING ALL); INSERT INTO measure_2 VALUES (1, 15, 1); ALTER TABLE measure ATTACH PARTITION measure_2 FOR VALUES FROM (10) TO (20); DROP TABLE measure_2; SELECT audit.unprotect(relation, 'dropped') FROM audit.registry WHERE relation::oid NOT IN (SELECT oid FROM pg_class)",
     ] {
         println!("{work}");
@@ -580,6 +587,9 @@ fn what_was_done_to_the_extensions_own_objects_is_found() {
         ("ALTER EVENT TRIGGER audit_ddl RENAME TO other", "coverage audit_ddl"),
         ("UPDATE pg_event_trigger SET evttags = '{\"CREATE TABLE\"}' WHERE evtname = 'audit_ddl'", "coverage audit_ddl"),
         ("UPDATE pg_event_trigger SET evtevent = 'sql_drop' WHERE evtname = 'audit_ddl'", "coverage audit_ddl"),
+        ("UPDATE pg_event_trigger SET evttags = '{\"DROP TABLE\"}' WHERE evtname = 'audit_ddl_attach'", "coverage audit_ddl_attach"),
+        ("CREATE FUNCTION deaf() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; UPDATE pg_event_trigger SET evtfoid = 'deaf'::regproc WHERE evtname = 'audit_ddl_drop'", "coverage audit_ddl_drop"),
+        ("DROP EVENT TRIGGER audit_ddl_rewrite", "coverage audit_ddl_rewrite"),
         ("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$", "coverage session_replication_role"),
         // Our function behind a trigger that may be put off to the end of the transaction, by whoever writes
         ("DROP TRIGGER audit_row ON account; CREATE CONSTRAINT TRIGGER audit_row AFTER INSERT OR UPDATE OR DELETE ON account DEFERRABLE INITIALLY DEFERRED
