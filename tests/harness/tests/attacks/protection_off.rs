@@ -248,7 +248,11 @@ fn the_replica_role_in_every_form_hides_nothing() {
         .database
         .connect()
         .run(&format!(r#"ALTER DATABASE "{}" SET session_replication_role = replica"#, scene.database.name));
-    scene.attack(APP, &["DELETE FROM account"]).assert_recorded(&["DELETE account", "DELETE account"]);
+    // The setting is named as well.
+    let outcome = scene.attack(APP, &["DELETE FROM account"]);
+    let recorded = matches!(&outcome, super::Outcome::Reported { entries, .. } if *entries == ["DELETE account", "DELETE account"]);
+    assert!(recorded, "{outcome:#?}");
+    outcome.assert_reported(&["coverage session_replication_role:"]);
 }
 
 // ---- A superuser ----
