@@ -98,10 +98,6 @@ impl<'a> Row<'a> {
 
 /// Columns of our own tables, whose types [`Relation::has_types`] has checked. All give `None` for NULL; indexes count from 0.
 impl<'a> Row<'a> {
-    pub(crate) fn is_null(&self, index: usize) -> bool {
-        self.nulls[index]
-    }
-
     pub(crate) fn boolean(&self, index: usize) -> Option<bool> {
         self.get(index).map(|datum| datum.value() & 1 == 1)
     }
