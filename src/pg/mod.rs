@@ -32,3 +32,9 @@ pub(crate) mod trigger;
 pub(crate) mod tuple;
 pub(crate) mod worker;
 pub(crate) mod xact;
+
+/// Whether an error of the server, or a panic, is unwinding the stack. Destructors then leave open what the end of the transaction or savepoint closes: they could fail, as the server may have been interrupted
+/// with another resource owner current than the one under which things were opened, and a second error on the way of the first ends the process.
+fn error_is_on_its_way() -> bool {
+    std::thread::panicking()
+}

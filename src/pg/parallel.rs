@@ -171,7 +171,7 @@ impl<'a> Team<'a> {
 impl Drop for Team<'_> {
     fn drop(&mut self) {
         // An error of the server is on its way: the end of the transaction stops the workers and leaves parallel mode, and must find both.
-        if std::thread::panicking() {
+        if super::error_is_on_its_way() {
             return;
         }
         // SAFETY: made in `launch`, destroyed once. Ends workers that are still at work.

@@ -266,6 +266,9 @@ impl Relation {
 
 impl Drop for Relation {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         if self.close {
             // SAFETY: opened by us and closed once; NoLock keeps the lock to the end of the transaction.
             unsafe { pg_sys::relation_close(self.ptr, pg_sys::NoLock as pg_sys::LOCKMODE) }

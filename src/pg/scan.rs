@@ -50,6 +50,9 @@ impl WithoutOwn {
 
 impl Drop for WithoutOwn {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         // SAFETY: pushed in `new`; whoever pushed another one since has popped it, as values are dropped in order.
         unsafe { pg_sys::PopActiveSnapshot() }
     }
@@ -251,6 +254,9 @@ impl<'a> TableScan<'a> {
 
 impl Drop for TableScan<'_> {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         // SAFETY: both were created in `new` and are released once; the relation is still open.
         unsafe {
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
@@ -349,6 +355,9 @@ struct Ordered(pg_sys::SysScanDesc);
 
 impl Drop for Ordered {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         // SAFETY: begun once, ended once, while table and index are open.
         unsafe { pg_sys::systable_endscan_ordered(self.0) }
     }

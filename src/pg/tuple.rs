@@ -109,6 +109,9 @@ impl Indexes {
 
 impl Drop for Indexes {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         for (index, info) in self.relations.iter().zip(&self.infos) {
             // SAFETY: opened by us, closed once.
             unsafe { compat::close_index(*index, *info) }
@@ -243,6 +246,9 @@ impl Drop for Formed {
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         // SAFETY: opened in `new`, closed once; the relation is still open.
         unsafe { pg_sys::CatalogCloseIndexes(self.indexes) }
     }
@@ -306,6 +312,9 @@ struct SystemScan(pg_sys::SysScanDesc);
 
 impl Drop for SystemScan {
     fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
         // SAFETY: begun once, ended once, while the table is open.
         unsafe { pg_sys::systable_endscan(self.0) }
     }

@@ -119,3 +119,21 @@ fn waiting_for_the_sequence_can_be_cancelled() {
     other.run("RESET statement_timeout; INSERT INTO work SELECT FROM generate_series(1, 200)");
     assert_clean(&mut other);
 }
+
+/// The server waits for the sequence in the name of the transaction, not of the statement: a cancel finds it so, with a table open that is being read.
+#[test]
+fn cancelled_while_waiting_for_the_sequence_a_baseline_leaves_nothing_behind() {
+    let cluster = cluster();
+    let database = cluster.database();
+    let (mut s, mut other) = (database.connect(), database.connect());
+    s.run(WORK);
+    other.run("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late SELECT generate_series(1, 300)");
+    s.run("BEGIN; ALTER SEQUENCE audit.log_id_seq CACHE 1");
+    other.run("SET statement_timeout = '1s'");
+    assert_eq!(other.refused("SELECT audit.protect('late')").code().code(), "57014");
+    s.run("ROLLBACK");
+    other.run("RESET statement_timeout; SELECT audit.protect('late')");
+    assert_eq!(other.number("SELECT count(*) FROM audit.log WHERE op = 'BASELINE' AND table_name = 'late'"), 300);
+    assert_clean(&mut other);
+    assert!(!cluster.server_log().contains("terminated by signal"));
+}
