@@ -71,7 +71,10 @@ impl LatestSnapshot {
 
 impl Drop for LatestSnapshot {
     fn drop(&mut self) {
-        // SAFETY: as for `WithoutOwn`. After an error the server puts away what was active before this is reached only when the transaction is cleaned up.
+        if super::error_is_on_its_way() {
+            return;
+        }
+        // SAFETY: as for `WithoutOwn`.
         unsafe { pg_sys::PopActiveSnapshot() }
     }
 }
