@@ -19,6 +19,13 @@ COMMENT ON FUNCTION audit.unprotect(regclass, text) IS
   'Ends the protection of a table, with its partitions and children; the reason is recorded.';
 REVOKE ALL ON FUNCTION audit.unprotect(regclass, text) FROM PUBLIC;
 
+CREATE FUNCTION audit.maintenance(reason text) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE
+  AS 'MODULE_PATHNAME', 'audit_maintenance';
+COMMENT ON FUNCTION audit.maintenance(text) IS
+  'Opens the guards for the rest of the transaction, to superusers only; the reason is recorded. Gives the id of the entry.';
+REVOKE ALL ON FUNCTION audit.maintenance(text) FROM PUBLIC;
+
 -- Stable: one snapshot for log and tables. Unsafe in parallel mode: a table that cannot be read is a finding, for which a subtransaction is needed.
 CREATE FUNCTION audit.verify(checkpoint text DEFAULT NULL, tables boolean DEFAULT true, since_seal bigint DEFAULT NULL)
   RETURNS TABLE (what text, ok boolean, checked bigint, problems bigint, detail text)
@@ -134,11 +141,18 @@ CREATE FUNCTION audit.log_state()
 COMMENT ON FUNCTION audit.log_state() IS 'For audit.status().';
 REVOKE ALL ON FUNCTION audit.log_state() FROM PUBLIC;
 
+CREATE FUNCTION audit.guard_level() RETURNS text
+  LANGUAGE c STABLE PARALLEL RESTRICTED
+  AS 'MODULE_PATHNAME', 'audit_guard_level';
+COMMENT ON FUNCTION audit.guard_level() IS 'What refuses that protection is taken away: hooks, event triggers, or none.';
+REVOKE ALL ON FUNCTION audit.guard_level() FROM PUBLIC;
+
 -- SQL, not C: a plain question to our own tables, with every name qualified.
 CREATE FUNCTION audit.status()
   RETURNS TABLE (ledger uuid, entries bigint, chains integer, protected integer, last_entry timestamptz,
                  sealed bigint, unsealed bigint, last_seal bigint, last_seal_at timestamptz, seal_lag interval,
-                 preloaded boolean, sealer integer, command_at timestamptz, command_ok boolean, command_result text)
+                 preloaded boolean, sealer integer, command_at timestamptz, command_ok boolean, command_result text,
+                 guards text)
   LANGUAGE sql VOLATILE PARALLEL RESTRICTED
   SET search_path = pg_catalog, pg_temp
   AS $$
@@ -148,7 +162,8 @@ CREATE FUNCTION audit.status()
       coalesce(s.tree_size, 0), e.unsealed, s.number, s.at,
       -- How long the oldest entry that no seal has counted has been waiting.
       coalesce(greatest(clock_timestamp() - e.waiting_since, interval '0'), interval '0'),
-      w.preloaded, w.pid, w.command_at, w.command_ok, w.command_result
+      w.preloaded, w.pid, w.command_at, w.command_ok, w.command_result,
+      audit.guard_level()
     FROM audit.log_state() AS e
     LEFT JOIN LATERAL (
       SELECT q.number, q.at, q.tree_size FROM audit.seal AS q

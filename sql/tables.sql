@@ -35,7 +35,7 @@ COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
 COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
 COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
 COMMENT ON COLUMN audit.log.command IS 'Command of that transaction that made this version of the row.';
-COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY, DDL.';
+COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY, DDL, MAINTENANCE.';
 COMMENT ON COLUMN audit.log.table_oid IS 'Object id of the table.';
 COMMENT ON COLUMN audit.log.table_schema IS 'Schema of the table when the entry was made.';
 COMMENT ON COLUMN audit.log.table_name IS 'Name of the table when the entry was made; of a partitioned table, the partition.';

@@ -5,26 +5,26 @@ use std::ffi::CStr;
 use audit_ledger::{Finding, Kind};
 use pgrx::pg_sys;
 
-use crate::ddl;
 use crate::error::Error;
 use crate::history::{History, Protected};
+use crate::installation;
 use crate::pg::catalog;
 use crate::pg::relation::{self, Lock, Relation, Trigger};
 use crate::pg::scan::Visible;
-use crate::pg::trigger::{GUARD_ROW_KIND, GUARD_STATEMENT_KIND, ROW_KIND, TRUNCATE_KIND};
+use crate::pg::trigger::{ROW_KIND, TRUNCATE_KIND};
 use crate::protect::{ProtectDetails, ROW_TRIGGER, TRUNCATE_TRIGGER};
 use crate::registry::{self, Objects, Registration};
 use crate::render::Table;
 
-/// What one trigger of ours is, compared with what it must be.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What one trigger of ours is, compared with what it must be; the worse, the greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TriggerState {
     Ok,
-    Missing,
     /// It is there, but does not fire always.
     Disabled,
-    /// It is there, but under another name, for other events, with a condition, or twice.
+    /// It is there, but under another name, for other events, with a condition, twice, or to be dropped with some extension.
     Altered,
+    Missing,
 }
 
 impl TriggerState {
@@ -39,14 +39,14 @@ impl TriggerState {
 }
 
 /// A trigger of ours as it must be. `names` are those of all our triggers of that function, its own first.
-struct Wanted<'a> {
-    function: pg_sys::Oid,
-    kind: i16,
-    names: &'a [&'a CStr],
+pub(crate) struct Wanted<'a> {
+    pub(crate) function: pg_sys::Oid,
+    pub(crate) kind: i16,
+    pub(crate) names: &'a [&'a CStr],
 }
 
 /// State of a trigger of ours; found by its function, never by its name alone. A further trigger of that function counts as altered.
-fn trigger_state(triggers: &[Trigger], wanted: &Wanted<'_>) -> TriggerState {
+pub(crate) fn trigger_state(triggers: &[Trigger], wanted: &Wanted<'_>) -> TriggerState {
     let is_named = |trigger: &Trigger, name: &CStr| name.to_str() == Ok(trigger.name.as_str());
     let same: Vec<&Trigger> = triggers.iter().filter(|trigger| trigger.function == wanted.function).collect();
     let has_stranger = same.iter().any(|trigger| !wanted.names.iter().any(|name| is_named(trigger, name)));
@@ -55,6 +55,7 @@ fn trigger_state(triggers: &[Trigger], wanted: &Wanted<'_>) -> TriggerState {
         None => TriggerState::Missing,
         Some(trigger) if has_stranger || trigger.restricted || trigger.kind != wanted.kind => TriggerState::Altered,
         Some(trigger) if trigger.enabled != 'A' => TriggerState::Disabled,
+        Some(trigger) if catalog::goes_with_an_extension(trigger.oid) => TriggerState::Altered,
         Some(_) => TriggerState::Ok,
     }
 }
@@ -137,10 +138,9 @@ pub(crate) fn check(objects: &Objects, history: &History, sink: &mut impl FnMut(
             ..finding("audit.ledger".into())
         });
     }
-    checked += check_guards(objects, sink);
-    checked += check_functions(objects, sink);
-    checked += check_event_triggers(sink);
-    Ok(checked)
+    let inspection = installation::inspect(objects);
+    inspection.faults.into_iter().for_each(|fault| sink(fault.finding));
+    Ok(checked + inspection.checked)
 }
 
 fn finding(relation: String) -> Finding {
@@ -325,83 +325,43 @@ fn uncovered(child: pg_sys::Oid, parent: pg_sys::Oid) -> Finding {
     }
 }
 
-/// The guards of the extension's own tables.
-fn check_guards(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
-    let (row, statement) = (c"audit_guard_row", c"audit_guard_statement");
-    let guards = [(GUARD_ROW_KIND, [row, statement]), (GUARD_STATEMENT_KIND, [statement, row])];
-    for oid in objects.tables() {
-        let table = Relation::open(oid, Lock::AccessShare);
-        let display = format!("{}.{}", table.schema(), table.name());
-        let mut faults = table.peculiarities();
-        if relation::with_descendants(oid, Lock::AccessShare).len() > 1 {
-            faults.push("has children, whose rows show among its own");
+/// Most peculiarities of protected tables that a verdict names.
+const REMARKS: usize = 10;
+
+/// What is no fault, but worth knowing: what guards the protection, and what an owner has put before our triggers.
+pub(crate) fn remarks(objects: &Objects, history: &History) -> Result<String, Error> {
+    let registrations = registry::all(objects, Visible::Statement)?;
+    let mut peculiar = Vec::new();
+    for table in &history.tables {
+        let oid = present_oid(objects, table, &registrations)?;
+        let Some(relation) = Relation::try_open(oid, Lock::AccessShare) else { continue };
+        for trigger in relation.triggers().iter().filter(|trigger| fires_before_ours(objects, trigger)) {
+            peculiar.push(format!("trigger \"{}\" of {} fires before ours", trigger.name, table.display()));
         }
-        for fault in faults {
-            sink(Finding {
-                detail: format!("the table {fault}"),
-                hint: "The extension does not make it so. What is read from the table through SQL may not be what was recorded.".into(),
-                ..finding(display.clone())
-            });
-        }
-        let triggers = if table.has_triggers() { table.triggers() } else { Vec::new() };
-        for (kind, names) in &guards {
-            let state = trigger_state(&triggers, &Wanted { function: objects.guard_function, kind: *kind, names });
-            if state != TriggerState::Ok {
-                let name = names[0].to_string_lossy();
-                sink(Finding {
-                    detail: format!("the guard \"{name}\" is {}", state.as_str()),
-                    hint: format!(
-                        "The table may have been changed. Turn the guard on with ALTER TABLE {display} ENABLE ALWAYS TRIGGER {name}."
-                    ),
-                    ..finding(display.clone())
-                });
-            }
+        if relation.has_rules() {
+            peculiar.push(format!("{} has rules, which may turn a statement into another", table.display()));
         }
     }
-    for key in objects.keys() {
-        if !key.oid.is_some_and(|index| Relation::open(index, Lock::AccessShare).is_sound_index()) {
-            sink(Finding {
-                detail: format!("the key \"{}\" is missing or not in use", key.name),
-                hint: format!("{} Restore it: {}.", key.reason, key.definition),
-                ..finding(format!("audit.{}", key.table))
-            });
-        }
+    let mut words = format!("guards: {}", crate::watch::level().as_str());
+    let more = peculiar.len().saturating_sub(REMARKS);
+    for remark in peculiar.iter().take(REMARKS) {
+        words.push_str("; ");
+        words.push_str(remark);
     }
-    (objects.tables().len() * (guards.len() + 1) + objects.keys().len()) as u64
+    if more > 0 {
+        words.push_str(&format!("; and {more} more of the kind"));
+    }
+    Ok(words)
 }
 
-/// The functions behind triggers and guards: the C functions of this library, and nothing else.
-fn check_functions(objects: &Objects, sink: &mut impl FnMut(Finding)) -> u64 {
-    let functions = [
-        (objects.row_function, "audit_row"),
-        (objects.truncate_function, "audit_truncate"),
-        (objects.guard_function, "audit_guard"),
-    ];
-    for (oid, symbol) in functions {
-        if catalog::c_function(oid).as_ref() != Some(&catalog::CFunction::ours(symbol)) {
-            sink(Finding {
-                detail: format!("the function behind our triggers is not \"{symbol}\" of the library any more"),
-                hint: "It was replaced. Nothing that it was to record or refuse can be relied upon; reinstall the extension.".into(),
-                ..finding(format!("audit.{symbol}"))
-            });
-        }
-    }
-    functions.len() as u64
-}
-
-/// The event triggers that follow DDL.
-fn check_event_triggers(sink: &mut impl FnMut(Finding)) -> u64 {
-    for name in ddl::EVENT_TRIGGERS {
-        let state = match catalog::event_trigger_enabled(name) {
-            Some('A') => continue,
-            Some(_) => "disabled",
-            None => "missing",
-        };
-        sink(Finding {
-            detail: format!("the event trigger \"{name}\" that records DDL and protects new partitions is {state}"),
-            hint: format!("Turn it on with ALTER EVENT TRIGGER {name} ENABLE ALWAYS."),
-            ..finding(name.to_owned())
-        });
-    }
-    ddl::EVENT_TRIGGERS.len() as u64
+/// Whether a trigger of the owner can change rows again before the change is recorded: it fires after the row was written, and its name comes before ours.
+fn fires_before_ours(objects: &Objects, trigger: &Trigger) -> bool {
+    // Timing, level and events of a trigger AFTER ... FOR EACH ROW, of whatever events.
+    let is_after_row = trigger.kind & !ROW_KIND == 0 && trigger.kind & pgrx::pg_sys::TRIGGER_TYPE_ROW as i16 != 0;
+    let is_ours = [objects.row_function, objects.truncate_function].contains(&trigger.function);
+    is_after_row
+        && !is_ours
+        && !trigger.internal
+        && trigger.enabled != 'D'
+        && trigger.name.as_bytes() < ROW_TRIGGER.to_bytes()
 }

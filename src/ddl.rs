@@ -28,11 +28,9 @@ use crate::protect::{self, ROW_TRIGGER, TRUNCATE_TRIGGER, Wish};
 use crate::registry::{self, Objects, Registration};
 use crate::render::{Shape, Table};
 use crate::session_cache::{self, Notes, display_name};
+use crate::watch::OwnWork;
 
-/// The event triggers that this module needs.
-pub(crate) const EVENT_TRIGGERS: [&str; 4] = ["audit_ddl", "audit_ddl_attach", "audit_ddl_drop", "audit_ddl_rewrite"];
-
-/// `audit.audit_cover()`, behind all event triggers of [`EVENT_TRIGGERS`].
+/// `audit.audit_cover()`, behind all event triggers of the extension.
 pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
     let fired = Fired::new(call).ok_or(Error::TriggerProtocol {
         function: "audit.audit_cover",
@@ -40,6 +38,7 @@ pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
     })?;
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
+        let _own_work = OwnWork::begin();
         match fired.event() {
             event_trigger::Event::CommandStart => make_way(&objects, &fired)?,
             event_trigger::Event::Drop => note_dropped(&objects, &fired)?,
@@ -406,13 +405,16 @@ fn cover(objects: &Objects) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a command of an owner that has switched off, changed or dropped a trigger of ours. A superuser may: verification reports it.
+/// Refuses a command of an owner that has switched off, changed or dropped a trigger of ours, or made the table unlogged. A superuser may: verification reports it.
 fn check_recording(objects: &Objects, registration: &Registration, oid: pg_sys::Oid) -> Result<(), Error> {
     if session::is_superuser() {
         return Ok(());
     }
     // Opened anew: it may just have got a trigger.
     let relation = Relation::open(oid, Lock::Held);
+    if relation.persistence() != 'p' {
+        return Err(Error::WouldUnlog { relation: display_name(oid) });
+    }
     let (row, truncate) = coverage::table_states(objects, &relation);
     for (state, trigger) in [(row, ROW_TRIGGER), (truncate, TRUNCATE_TRIGGER)] {
         if state != TriggerState::Ok {

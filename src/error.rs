@@ -8,6 +8,10 @@ use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode::{self, *};
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportWithLevel};
 
+/// What a superuser can do about it.
+const MAINTENANCE: &str =
+    "For maintenance, a superuser may use audit.maintenance('reason') before, in the same transaction.";
+
 /// A failure with what the user should know of it.
 #[derive(Debug)]
 pub(crate) enum Error {
@@ -52,6 +56,24 @@ pub(crate) enum Error {
         trigger: String,
         state: &'static str,
     },
+    /// A DDL command after which the extension's own objects are not what they must be.
+    WouldBreakGuards {
+        relation: String,
+        fault: String,
+    },
+    /// A DDL command after which a crash would empty a protected table.
+    WouldUnlog {
+        relation: String,
+    },
+    /// DDL on a protected table that the event triggers cannot follow.
+    EventTriggersOff {
+        relation: String,
+    },
+    /// A direct change of a system catalog that defines protection.
+    GuardedCatalog {
+        catalog: String,
+    },
+    MaintenanceDenied,
     /// A DDL command that changes what rows of a table say, while a query of the same session reads it.
     InUse {
         relation: String,
@@ -223,6 +245,35 @@ impl Error {
                 Some(format!("After this command its trigger \"{trigger}\" would be {state}.")),
                 some("A superuser may end the protection with audit.unprotect()."),
             ),
+            WouldBreakGuards { relation, fault } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot take the guards from \"{relation}\""),
+                Some(format!("After this command {fault}.")),
+                some(MAINTENANCE),
+            ),
+            WouldUnlog { relation } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot make the protected table \"{relation}\" unlogged"),
+                some("A crash would empty it without a trace."),
+                some("A superuser may end the protection with audit.unprotect()."),
+            ),
+            EventTriggersOff { relation } => (
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "cannot change the definition of protected table \"{relation}\" while event triggers do not fire"
+                ),
+                some("The event triggers of extension \"audit\" keep the log in step with the table."),
+                some("Set event_triggers to on, and turn them on with ALTER EVENT TRIGGER ... ENABLE ALWAYS."),
+            ),
+            GuardedCatalog { catalog } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot change system catalog \"{catalog}\""),
+                some("Protection could be taken away without a trace."),
+                some(MAINTENANCE),
+            ),
+            MaintenanceDenied => {
+                (ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser to open the guards".into(), None, None)
+            }
             InUse { relation } => (
                 ERRCODE_OBJECT_IN_USE,
                 format!("cannot record the rows of table \"{relation}\" anew while this session uses it"),
@@ -254,7 +305,7 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE,
                 "a reason is needed".into(),
                 None,
-                some("The reason is recorded in the log with the entry that ends the protection."),
+                some("The reason is recorded in the log."),
             ),
             NoSuchTable { oid } => {
                 (ERRCODE_UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"), None, None)

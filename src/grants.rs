@@ -13,7 +13,8 @@ const TABLES: &str = "audit.log, audit.protected, audit.ledger, audit.registry, 
 
 /// What an auditor calls, the functions behind `audit.status()` and `audit.protected` included. None of them writes.
 const FUNCTIONS: &str = "audit.verify, audit.findings, audit.line, audit.export, audit.export_seals, audit.inclusion_proof, audit.consistency_proof, \
-     audit.verify_inclusion, audit.checkpoint, audit.public_key, audit.status, audit.log_state, audit.sealer, audit.trigger_states";
+     audit.verify_inclusion, audit.checkpoint, audit.public_key, audit.status, audit.log_state, audit.sealer, audit.trigger_states, \
+     audit.guard_level";
 
 /// `audit.grant_auditor(role)`: rights to read and verify, and none to change anything.
 ///

@@ -14,11 +14,14 @@
 //! | `protect` | putting tables under protection |
 //! | `ddl` | following what DDL does to protected tables; new partitions |
 //! | `guard` | refusing changes of the extension's own tables |
+//! | `watch` | refusing, when preloaded, whatever would take protection away |
+//! | `maintenance` | opening what `watch` keeps shut |
 //! | `seal` | all chains into one tree, one row of `audit.seal` at a time |
 //! | `tiles` | where that tree is stored |
 //! | `proof` | proofs of that tree |
 //! | `history` | what should be protected, read from the log |
 //! | `coverage` | whether it is |
+//! | `installation` | whether the extension's own objects are what they must be |
 //! | `verify` | the log against itself, the tables against the log |
 //! | `reading` | the log read once, by one process or several |
 //! | `verify_seals` | seals, tree and checkpoints against the log |
@@ -44,8 +47,10 @@ mod grants;
 mod guard;
 mod history;
 mod incarnation;
+mod installation;
 mod key;
 mod log;
+mod maintenance;
 mod pending;
 #[allow(unsafe_code, reason = "the only home of unsafe code; each use says why it is sound")]
 mod pg;
@@ -62,6 +67,7 @@ mod tiles;
 mod verify;
 mod verify_seals;
 mod views;
+mod watch;
 
 use pgrx::prelude::*;
 
@@ -82,6 +88,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::xact::register();
     pg::hooks::install();
     if pg::worker::is_preloading() {
+        pg::hooks::install_watch();
         pg::shared::request();
         pg::worker::register_launcher();
     }

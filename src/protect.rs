@@ -19,6 +19,7 @@ use crate::pg::{compat, memory::Scratch, session, xact};
 use crate::registry::{self, Objects, Registration, images};
 use crate::render::{Shape, Table};
 use crate::session_cache::{self, display_name};
+use crate::watch::OwnWork;
 
 /// Name of the trigger that records row changes. Triggers of one event fire in the order of their names; an earlier one may change the row again, which is why
 /// entries carry the number of the command.
@@ -103,6 +104,7 @@ pub(crate) fn protect(call: &Call) -> Result<i64, Error> {
     let baseline = call.argument(3).ok_or(Error::NullArgument { argument: "baseline" })?;
 
     let objects = session_cache::objects()?;
+    let _own_work = OwnWork::begin();
     lock::lock(Target::Ledger);
     // Keeps writers out until the end of the transaction: the baseline is the state that the first entry after it starts from.
     let Some(root) = Relation::try_open(oid, Lock::ShareRowExclusive) else {
@@ -218,6 +220,7 @@ pub(crate) fn unprotect(call: &Call) -> Result<i64, Error> {
         return Err(Error::EmptyReason);
     }
     let objects = session_cache::objects()?;
+    let _own_work = OwnWork::begin();
     lock::lock(Target::Ledger);
     let root = Relation::try_open(oid, Lock::ShareRowExclusive);
     if let Some(root) = &root {

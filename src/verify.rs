@@ -100,6 +100,8 @@ struct Outcome {
     entries: u64,
     chains: u64,
     objects: u64,
+    /// The level of the guards, and what else is worth knowing of protected tables.
+    guards: String,
     tables: u64,
     rows: u64,
     /// Why tables were not compared.
@@ -148,9 +150,10 @@ impl Outcome {
                 (checked, detail)
             }
             Kind::Coverage if self.since.is_some() => (0, "not asked for: since_seal verifies what is new".into()),
-            Kind::Coverage => {
-                (self.objects, "triggers, functions, guards and registry compared with what the log says".into())
-            }
+            Kind::Coverage => (
+                self.objects,
+                format!("triggers, functions, guards and registry compared with what the log says; {}", self.guards),
+            ),
             Kind::Table if self.since.is_some() => (0, "not asked for: since_seal verifies what is new".into()),
             Kind::Table if !self.compared => (0, "not asked for".into()),
             Kind::Table => {
@@ -310,6 +313,7 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         sink(no_ledger_to_vouch_for());
     }
     outcome.objects = coverage::check(&objects, &history, sink)?;
+    outcome.guards = coverage::remarks(&objects, &history)?;
     let comparison = Comparison { log: &log, history: &history, key: row_key, buckets };
     for (index, candidate) in candidates.iter_mut().enumerate() {
         if let Some(candidate) = candidate {

@@ -99,6 +99,35 @@ pub(super) fn exit(code: core::ffi::c_int) -> ! {
     }
 }
 
+/// Whether event triggers fire in this session.
+///
+/// PostgreSQL 17 made that a setting (commit 5e5a5ed5).
+pub(crate) fn event_triggers_enabled() -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        true
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: a plain boolean of the session.
+    unsafe {
+        pg_sys::event_triggers
+    }
+}
+
+/// The bits of what an item of an access list grants, without those of the right to grant it.
+///
+/// PostgreSQL 16 doubled the width of both (commit 7b378237).
+pub(super) fn granted_rights(item: &pg_sys::AclItem) -> u64 {
+    #[cfg(feature = "pg15")]
+    {
+        u64::from(item.ai_privs) & 0xFFFF
+    }
+    #[cfg(not(feature = "pg15"))]
+    {
+        item.ai_privs & 0xFFFF_FFFF
+    }
+}
+
 /// Inserts the index entries of a row that is in its table already. A duplicate key is an error.
 ///
 /// PostgreSQL 16 added an argument for updates (commit 19d8e230).

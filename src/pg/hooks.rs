@@ -1,6 +1,7 @@
-//! Hooks of the server: before somebody looks at the log, what waits to be written to it is written.
+//! Hooks of the server: before somebody looks at the log, what waits to be written to it is written; and what would take protection away is refused.
 //!
-//! They do their work in any backend that has loaded the library, preloaded or not: a backend in which something waits has loaded it.
+//! The first they do in any backend that has loaded the library, preloaded or not: a backend in which something waits has loaded it. The second is worth something only where it is
+//! done in every session, so it is done when the library is preloaded: see `watch`.
 
 #![allow(ffi_unwind_calls, reason = "an error of the server passes over frames that hold nothing to be dropped")]
 
@@ -8,8 +9,9 @@ use std::cell::Cell;
 
 use pgrx::{PgList, pg_guard, pg_sys};
 
+use super::catalog;
 use crate::error::{Error, or_report};
-use crate::{pending, session_cache};
+use crate::{pending, session_cache, watch};
 
 /// The server's own functions, without the guard that pgrx puts around them.
 mod raw {
@@ -33,6 +35,7 @@ mod raw {
 thread_local! {
     static FORMER_EXECUTOR_START: Cell<pg_sys::ExecutorStart_hook_type> = const { Cell::new(None) };
     static FORMER_PROCESS_UTILITY: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
+    static FORMER_OBJECT_ACCESS: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
 }
 
 /// Puts the hooks in front of those that other libraries have set. Called once a process.
@@ -46,6 +49,15 @@ pub(crate) fn install() {
     }
 }
 
+/// Puts the hook in place that watches definitions. Called once, while the library is preloaded.
+pub(crate) fn install_watch() {
+    // SAFETY: as above.
+    unsafe {
+        FORMER_OBJECT_ACCESS.set(pg_sys::object_access_hook);
+        pg_sys::object_access_hook = Some(object_access);
+    }
+}
+
 // Both are in the way of every statement, so they go without a guard of their own: an error of the server passes over their frames, which hold nothing
 // that would have to be dropped. What may fail in Rust is behind a guard.
 
@@ -54,6 +66,9 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     unsafe {
         if !pending::is_empty() {
             before_query((*query).plannedstmt);
+        }
+        if watch::is_active() && !(*(*query).plannedstmt).resultRelations.is_null() {
+            before_writes((*query).plannedstmt);
         }
         let next = FORMER_EXECUTOR_START.get().unwrap_or(raw::standard_ExecutorStart);
         next(query, flags);
@@ -92,8 +107,159 @@ unsafe extern "C-unwind" fn process_utility(
             before_utility();
         }
         let next = FORMER_PROCESS_UTILITY.get().unwrap_or(raw::standard_ProcessUtility);
+        if !watch::is_active() {
+            next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
+            return;
+        }
+        let outside = watch::enter();
+        let node = (*statement).utilityStmt;
+        use pg_sys::NodeTag::{T_AlterExtensionContentsStmt, T_AlterTableStmt, T_CopyStmt, T_GrantStmt};
+        if matches!((*node).type_, T_CopyStmt | T_AlterTableStmt | T_AlterExtensionContentsStmt | T_GrantStmt) {
+            before_utility_of_interest(node);
+        }
         next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
+        if watch::has_notes() {
+            after_utility(outside);
+        }
+        watch::left(outside);
     }
+}
+
+#[pg_guard]
+extern "C-unwind" fn after_utility(outside: u32) {
+    or_report(watch::check(outside));
+}
+
+/// Before a query that writes.
+#[pg_guard]
+unsafe extern "C-unwind" fn before_writes(plan: *mut pg_sys::PlannedStmt) {
+    // SAFETY: as passed by the server: the numbers, from 1, of the tables in the plan's own list that it writes to.
+    unsafe {
+        let command = (*plan).commandType;
+        let action = match command {
+            pg_sys::CmdType::CMD_INSERT => "insert into",
+            pg_sys::CmdType::CMD_UPDATE => "update",
+            pg_sys::CmdType::CMD_DELETE => "delete from",
+            _ => "change",
+        };
+        let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*plan).rtable);
+        for number in PgList::<i32>::from_pg((*plan).resultRelations).iter_int() {
+            let Some(table) = tables.get_ptr((number as usize).wrapping_sub(1)) else { continue };
+            or_report(watch::before_write((*table).relid, action, command == pg_sys::CmdType::CMD_INSERT));
+        }
+    }
+}
+
+/// Before the few statements of which the server tells us too late, or not at all.
+#[pg_guard]
+unsafe extern "C-unwind" fn before_utility_of_interest(node: *mut pg_sys::Node) {
+    // SAFETY: the caller has looked at the tag of the statement; its members are valid or null.
+    unsafe {
+        if !matches!((*node).type_, pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_AlterTableStmt) {
+            or_report(watch::before_rights_or_members());
+            return;
+        }
+        if (*node).type_ == pg_sys::NodeTag::T_CopyStmt {
+            let statement = node.cast::<pg_sys::CopyStmt>();
+            if (*statement).is_from && !(*statement).relation.is_null() {
+                or_report(watch::before_write(relation_named((*statement).relation), "copy into", true));
+            }
+            return;
+        }
+        let statement = node.cast::<pg_sys::AlterTableStmt>();
+        let commands = PgList::<pg_sys::AlterTableCmd>::from_pg((*statement).cmds);
+        let (mut columns, mut definition) = (false, false);
+        for command in commands.iter_ptr() {
+            columns |= changes_columns((*command).subtype);
+            definition |= !switches_triggers((*command).subtype);
+        }
+        or_report(watch::before_alter(relation_named((*statement).relation), columns, definition));
+    }
+}
+
+/// Whether a part of ALTER TABLE can write other values into the rows.
+fn changes_columns(command: pg_sys::AlterTableType::Type) -> bool {
+    use pg_sys::AlterTableType as Part;
+    [Part::AT_AlterColumnType, Part::AT_AddColumn, Part::AT_DropColumn].contains(&command)
+}
+
+/// Whether a part of ALTER TABLE switches triggers on or off.
+fn switches_triggers(command: pg_sys::AlterTableType::Type) -> bool {
+    use pg_sys::AlterTableType as Part;
+    [
+        Part::AT_EnableTrig,
+        Part::AT_EnableAlwaysTrig,
+        Part::AT_EnableReplicaTrig,
+        Part::AT_DisableTrig,
+        Part::AT_EnableTrigAll,
+        Part::AT_DisableTrigAll,
+        Part::AT_EnableTrigUser,
+        Part::AT_DisableTrigUser,
+    ]
+    .contains(&command)
+}
+
+/// # Safety
+/// `name` is a valid name of a relation, which need not exist.
+unsafe fn relation_named(name: *const pg_sys::RangeVar) -> pg_sys::Oid {
+    // SAFETY: a look-up by name that takes no lock; gives an invalid object id when there is no such relation.
+    unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as pg_sys::LOCKMODE,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    }
+}
+
+unsafe extern "C-unwind" fn object_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    part: core::ffi::c_int,
+    details: *mut core::ffi::c_void,
+) {
+    // SAFETY: the next in line gets what we got.
+    unsafe {
+        if let Some(next) = FORMER_OBJECT_ACCESS.get() {
+            next(access, class, object, part, details);
+        }
+        if is_watched(access, class) {
+            seen(access, class, object, part, details);
+        }
+    }
+}
+
+/// Whether an event is about a kind of object on which protection depends.
+fn is_watched(access: pg_sys::ObjectAccessType::Type, class: pg_sys::Oid) -> bool {
+    use pg_sys::ObjectAccessType::*;
+    matches!(access, OAT_POST_CREATE | OAT_DROP | OAT_POST_ALTER | OAT_TRUNCATE) && catalog::protects(class)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn seen(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    part: core::ffi::c_int,
+    details: *mut core::ffi::c_void,
+) {
+    use pg_sys::ObjectAccessType::*;
+    if access == OAT_TRUNCATE {
+        or_report(watch::before_truncate(object));
+        return;
+    }
+    // The parent, where a table becomes the child of another.
+    let other = if access == OAT_POST_ALTER && !details.is_null() {
+        // SAFETY: with this event the details are these (objectaccess.h).
+        unsafe { (*details.cast::<pg_sys::ObjectAccessPostAlter>()).auxiliary_id }
+    } else {
+        pg_sys::InvalidOid
+    };
+    let is_definition = part != 0 || catalog::is_inheritance(class);
+    or_report(watch::touched(class, object, other, is_definition, access == OAT_POST_CREATE));
 }
 
 #[pg_guard]

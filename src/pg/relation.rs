@@ -121,6 +121,27 @@ impl Relation {
         }
     }
 
+    /// Whether this is an index of the table.
+    pub(crate) fn is_index_of(&self, table: pg_sys::Oid) -> bool {
+        // SAFETY: as in `is_sound_index`.
+        unsafe {
+            let index = (*self.ptr).rd_index;
+            !index.is_null() && (*index).indrelid == table
+        }
+    }
+
+    /// Numbers of the columns of this index in their order, 0 for an expression; nothing when it is none, or does not hold all rows.
+    pub(crate) fn index_columns(&self) -> Vec<i16> {
+        // SAFETY: an open index has rd_index; indkey holds indnatts numbers, the key columns first.
+        unsafe {
+            let index = (*self.ptr).rd_index;
+            if index.is_null() || !pg_sys::RelationGetIndexPredicate(self.ptr).is_null() {
+                return Vec::new();
+            }
+            std::slice::from_raw_parts((*index).indkey.values.as_ptr(), (*index).indnkeyatts as usize).to_vec()
+        }
+    }
+
     /// Where a column of the table stands in this index, from 0; after all others when it does not.
     pub(super) fn place_of_key(&self, number: i16) -> usize {
         // SAFETY: an open index has rd_index; indkey holds indnatts numbers. What is no index has no place for anything.
@@ -143,6 +164,11 @@ impl Relation {
     /// Whether the relation is a partition.
     pub(crate) fn is_partition(&self) -> bool {
         self.class().relispartition
+    }
+
+    /// Whether the relation has rules, as `pg_class.relhasrules` says.
+    pub(crate) fn has_rules(&self) -> bool {
+        self.class().relhasrules
     }
 
     /// `pg_class.relhastriggers`: whether the server looks for triggers at all.
@@ -289,6 +315,8 @@ pub(crate) struct Trigger {
     pub(crate) restricted: bool,
     /// Whether it was cloned from a trigger of the partitioned table above.
     pub(crate) cloned: bool,
+    /// Whether the server made it for a constraint.
+    pub(crate) internal: bool,
 }
 
 impl Trigger {
@@ -305,13 +333,17 @@ impl Trigger {
             enabled: char::from(trigger.tgenabled as u8),
             restricted: is_restricted(trigger),
             cloned: trigger.tgisclone,
+            internal: trigger.tgisinternal,
         }
     }
 }
 
-/// Whether a trigger has arguments, a WHEN clause, a column list or transition tables: ours have none.
+/// Whether a trigger has arguments, a WHEN clause, a column list or transition tables, or may be deferred: ours have none of that.
 pub(super) fn is_restricted(trigger: &pg_sys::Trigger) -> bool {
     trigger.tgnargs != 0
+        || trigger.tgdeferrable
+        || trigger.tginitdeferred
+        || trigger.tgconstraint != pg_sys::InvalidOid
         || trigger.tgnattr != 0
         || !trigger.tgqual.is_null()
         || !trigger.tgoldtable.is_null()
@@ -406,6 +438,13 @@ pub(crate) fn find_schema(name: &CStr) -> Option<pg_sys::Oid> {
 pub(crate) fn schema_name(oid: pg_sys::Oid) -> Option<String> {
     // SAFETY: gives null or a C string in the current context.
     unsafe { owned(pg_sys::get_namespace_name(oid)) }
+}
+
+/// Object id of the schema of a relation, if the relation exists.
+pub(crate) fn schema_of(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up by value.
+    let schema = unsafe { pg_sys::get_rel_namespace(oid) };
+    (schema != pg_sys::InvalidOid).then_some(schema)
 }
 
 /// Schema and name of a relation, if it exists.

@@ -58,6 +58,27 @@ impl Drop for WithoutOwn {
     }
 }
 
+/// While it lives, [`Visible::Statement`] sees what is committed at this moment, and all that the commands before this one wrote; also where no statement runs.
+pub(crate) struct LatestSnapshot(());
+
+impl LatestSnapshot {
+    pub(crate) fn new() -> LatestSnapshot {
+        // SAFETY: called inside a transaction; pushing copies the snapshot, which is the active one from here on and ours alone.
+        unsafe { pg_sys::PushCopiedSnapshot(pg_sys::GetLatestSnapshot()) };
+        LatestSnapshot(())
+    }
+}
+
+impl Drop for LatestSnapshot {
+    fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
+        // SAFETY: as for `WithoutOwn`.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
 /// One row, deformed: values and null flags by column index. Valid until the scan moves on.
 pub(crate) struct Row<'a> {
     values: &'a [pg_sys::Datum],

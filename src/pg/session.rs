@@ -173,3 +173,9 @@ pub(crate) fn is_apply_worker() -> bool {
     // SAFETY: looks at process state only.
     unsafe { pg_sys::IsLogicalWorker() }
 }
+
+/// Whether the server runs for pg_upgrade.
+pub(crate) fn is_binary_upgrade() -> bool {
+    // SAFETY: a plain boolean, fixed at server start.
+    unsafe { pg_sys::IsBinaryUpgrade }
+}

@@ -1,7 +1,9 @@
 //! The C symbols that `sql/` names, and what each calls. A symbol that was released once stays for ever: an old install script may name it.
 
 use super::fmgr::sql_function;
-use crate::{capture, checkpoint, ddl, grants, guard, key, proof, protect, seal, sealer, verify, views};
+use crate::{
+    capture, checkpoint, ddl, grants, guard, key, maintenance, proof, protect, seal, sealer, verify, views, watch,
+};
 
 sql_function!(audit_row, pg_finfo_audit_row, capture::row_change);
 sql_function!(audit_truncate, pg_finfo_audit_truncate, capture::truncation);
@@ -9,6 +11,8 @@ sql_function!(audit_guard, pg_finfo_audit_guard, guard::guard);
 sql_function!(audit_protect, pg_finfo_audit_protect, protect::protect);
 sql_function!(audit_unprotect, pg_finfo_audit_unprotect, protect::unprotect);
 sql_function!(audit_cover, pg_finfo_audit_cover, ddl::event);
+sql_function!(audit_maintenance, pg_finfo_audit_maintenance, maintenance::maintenance);
+sql_function!(audit_guard_level, pg_finfo_audit_guard_level, watch::guard_level);
 sql_function!(audit_verify, pg_finfo_audit_verify, verify::verify);
 sql_function!(audit_findings, pg_finfo_audit_findings, verify::findings);
 sql_function!(audit_seal, pg_finfo_audit_seal, seal::seal);

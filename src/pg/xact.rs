@@ -7,7 +7,7 @@ use pgrx::{pg_guard, pg_sys};
 use super::reserve::with_reserve;
 use super::server;
 use crate::error::or_report;
-use crate::{chain, ddl, pending, seal, session_cache};
+use crate::{chain, ddl, maintenance, pending, seal, session_cache, watch};
 
 /// Registers the callbacks of this module, once per process.
 pub(crate) fn register() {
@@ -57,6 +57,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     use pg_sys::XactEvent::*;
     // After the last trigger has fired. An error here makes an abort of the commit.
     if matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
+        or_report(watch::check_all());
         or_report(with_reserve(pending::close));
     }
     if event == XACT_EVENT_PRE_PREPARE {
@@ -69,6 +70,8 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         seal::end_of_transaction();
         session_cache::end_of_transaction();
         ddl::end_of_transaction();
+        maintenance::end_of_transaction();
+        watch::end_of_transaction();
     }
 }
 
@@ -84,11 +87,15 @@ unsafe extern "C-unwind" fn on_subtransaction(
         SUBXACT_EVENT_COMMIT_SUB => {
             chain::savepoint_released(this, parent);
             pending::savepoint_released(this, parent);
+            maintenance::savepoint_released(this, parent);
+            watch::savepoint_released(this, parent);
         }
         SUBXACT_EVENT_ABORT_SUB => {
             chain::savepoint_rolled_back(this);
             pending::savepoint_rolled_back(this);
             ddl::savepoint_rolled_back(this);
+            maintenance::savepoint_rolled_back(this);
+            watch::savepoint_rolled_back(this);
         }
         _ => {}
     }
@@ -97,6 +104,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
 #[pg_guard]
 unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     session_cache::relation_changed(relation);
+    watch::relation_changed();
 }
 
 #[pg_guard]

@@ -42,6 +42,7 @@ IMAGES = {
     "INCARNATION": ("new",),
     "KEY": ("new",),
     "DDL": ("new",),
+    "MAINTENANCE": ("new",),
 }
 
 DETAILS = {
@@ -50,6 +51,7 @@ DETAILS = {
     "INCARNATION": ("system_identifier", "database_oid", "tables"),
     "KEY": ("vkey",),
     "DDL": ("command",),
+    "MAINTENANCE": ("reason",),
 }
 # Of DDL, `old` is there only where the definition differs.
 DDL_BEFORE = ("schema", "name", "columns", "types", "key")
@@ -441,10 +443,10 @@ VALID = {
 def operation_fault(fields):
     """What in a parsed line is not as section 3 says of its operation, or None."""
     op = fields["op"]
-    if fields["table_oid"] is None and op not in ("INCARNATION", "KEY"):
+    if fields["table_oid"] is None and op not in ("INCARNATION", "KEY", "MAINTENANCE"):
         return "%s without a table" % op
-    if fields["table_oid"] is not None and op == "KEY":
-        return "KEY with a table"
+    if fields["table_oid"] is not None and op in ("KEY", "MAINTENANCE"):
+        return "%s with a table" % op
     if (fields["command"] is not None) != (op in COMMAND_OPERATIONS):
         return "%s %s command" % (op, "without" if op in COMMAND_OPERATIONS else "with")
     if fields["key"] is not None and op not in ROW_OPERATIONS:

@@ -439,6 +439,8 @@ class Operations(unittest.TestCase):
             dict(op="DDL", key=None, command=None, new='{"command":"CREATE TRIGGER","statement":"CREATE TRIGGER ..."}'),
             dict(op="DDL", key=None, command=None, new='{"command":"DROP TABLE"}',
                  old='{"schema":"public","name":"t","columns":["id"],"types":["integer"],"key":["id"]}'),
+            dict(op="MAINTENANCE", key=None, command=None, table_oid=None, table_schema=None, table_name=None,
+                 new='{"reason":"repair"}'),
         ):
             with self.subTest(changed["op"]):
                 self.assertIsNone(self.fault(**changed))
@@ -456,6 +458,8 @@ class Operations(unittest.TestCase):
             dict(op="DDL", command=None, new='{"command":"DROP TABLE"}'), dict(op="DDL", key=None, new='{"command":"DROP TABLE"}'),
             dict(op="DDL", key=None, command=None, new='{"command":"DROP TABLE"}', old='{"schema":"public","name":"t"}'),
             dict(op="PROTECT", key=None, command=None, new='{"kind":"r","images":"changed","baseline":true}'),
+            dict(op="MAINTENANCE", key=None, command=None, new='{"reason":"repair"}'),
+            dict(op="MAINTENANCE", key=None, command=None, table_oid=None, table_schema=None, table_name=None, new="{}"),
         ):
             with self.subTest(str(changed)):
                 self.assertIsNotNone(self.fault(**changed))

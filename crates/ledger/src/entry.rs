@@ -273,11 +273,13 @@ pub enum Operation {
     Key,
     /// The definition of a table was changed, or the table was dropped.
     Ddl,
+    /// The guards were opened for the rest of a transaction.
+    Maintenance,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 10] = [
+    pub const ALL: [Operation; 11] = [
         Operation::Insert,
         Operation::Update,
         Operation::Delete,
@@ -288,6 +290,7 @@ impl Operation {
         Operation::Incarnation,
         Operation::Key,
         Operation::Ddl,
+        Operation::Maintenance,
     ];
 
     /// The name of the operation in the line.
@@ -303,6 +306,7 @@ impl Operation {
             Operation::Incarnation => "INCARNATION",
             Operation::Key => "KEY",
             Operation::Ddl => "DDL",
+            Operation::Maintenance => "MAINTENANCE",
         }
     }
 
@@ -512,7 +516,7 @@ fn rules(operation: Operation) -> [Presence; 5] {
         Operation::Truncate => [No, Yes, No, No, No],
         Operation::Protect | Operation::Unprotect => [No, Yes, No, No, Yes],
         Operation::Incarnation => [No, Any, No, No, Yes],
-        Operation::Key => [No, No, No, No, Yes],
+        Operation::Key | Operation::Maintenance => [No, No, No, No, Yes],
         Operation::Ddl => [No, Yes, No, Any, Yes],
     }
 }
@@ -592,7 +596,7 @@ impl<'a> Names<'a> {
 fn check_details(operation: Operation, member: &'static str, text: &str) -> Result<(), FormError> {
     let names: &[&'static str] = match (operation, member) {
         (Operation::Protect, _) => &["kind", "images", "exclude", "baseline"],
-        (Operation::Unprotect, _) => &["reason"],
+        (Operation::Unprotect | Operation::Maintenance, _) => &["reason"],
         (Operation::Incarnation, _) => &["system_identifier", "database_oid", "tables"],
         (Operation::Key, _) => &["vkey"],
         (Operation::Ddl, "old") => &["schema", "name", "columns", "types", "key"],
@@ -1110,18 +1114,23 @@ mod tests {
             details(Operation::Incarnation, r#"{"system_identifier":"7","database_oid":5,"tables":{}}"#),
             Ok(())
         );
-        let key = |table: bool, new: &'static str| {
+        let of_ledger = |operation: Operation, table: bool, new: &'static str| {
             changed(&|e| {
                 (e.command, e.key, e.old, e.context) = (None, None, None, None);
                 if !table {
                     e.table = None;
                 }
-                (e.operation, e.new) = ("KEY".into(), Some(new.into()));
+                (e.operation, e.new) = (operation.as_str().into(), Some(new.into()));
             })
         };
+        let key = |table: bool, new: &'static str| of_ledger(Operation::Key, table, new);
         assert_eq!(key(false, r#"{"vkey":"a+b+c"}"#), Ok(()));
         assert_eq!(key(false, "{}"), Err(Detail(Operation::Key, "new", "vkey")));
         assert_eq!(key(true, r#"{"vkey":"a+b+c"}"#), Err(Unexpected(Operation::Key, "table_oid")));
+        let maintenance = |table: bool, new: &'static str| of_ledger(Operation::Maintenance, table, new);
+        assert_eq!(maintenance(false, r#"{"reason":"moved"}"#), Ok(()));
+        assert_eq!(maintenance(false, "{}"), Err(Detail(Operation::Maintenance, "new", "reason")));
+        assert_eq!(maintenance(true, r#"{"reason":"moved"}"#), Err(Unexpected(Operation::Maintenance, "table_oid")));
         let ddl = |old: Option<&'static str>, new: &'static str| {
             changed(&|e| {
                 (e.command, e.key, e.context) = (None, None, None);

@@ -38,6 +38,7 @@ fn an_auditor_is_granted_what_is_documented_and_nothing_else() {
         "EXECUTE export",
         "EXECUTE export_seals",
         "EXECUTE findings",
+        "EXECUTE guard_level",
         "EXECUTE inclusion_proof",
         "EXECUTE line",
         "EXECUTE log_state",

@@ -101,6 +101,13 @@ fn granted_roles_read_and_verify_and_still_cannot_write() {
     ] {
         denied(&mut auditor, sql);
     }
+    // They are named all the same.
+    let found = s.column("SELECT DISTINCT detail FROM audit.findings()");
+    assert!(
+        !found.is_empty() && found.iter().all(|detail| detail.starts_with("role \"roles_auditor\" may ")),
+        "{found:?}"
+    );
+    s.run("REVOKE ALL ON ALL TABLES IN SCHEMA audit FROM roles_auditor; REVOKE ALL ON ALL SEQUENCES IN SCHEMA audit FROM roles_auditor");
     assert_clean(&mut s);
 }
 
@@ -146,6 +153,7 @@ fn a_role_that_may_set_the_replica_role_is_recorded_and_guarded() {
     denied(&mut role, "DELETE FROM audit.log");
     denied(&mut role, "TRUNCATE audit.log");
     assert_eq!(changes(&mut s, "t").len(), 1);
+    s.run("REVOKE ALL ON ALL TABLES IN SCHEMA audit FROM roles_replica");
     assert_clean(&mut s);
     s.run("REVOKE SET ON PARAMETER session_replication_role FROM roles_replica");
 }

@@ -106,7 +106,7 @@ impl Scene {
             added.iter().map(|entry| entry.split_once('\t').expect("written so").1.to_owned()).collect();
         let found = told(&mut self.witness);
         match (found.is_empty(), changed, lost > 0, entries.is_empty()) {
-            (false, ..) => Outcome::Reported { changed: changed || lost > 0, findings: found },
+            (false, ..) => Outcome::Reported { changed: changed || lost > 0, entries, findings: found },
             (true, _, true, _) | (true, true, false, true) => Outcome::Escaped,
             (true, _, false, false) => Outcome::Recorded(entries),
             (true, false, false, true) => Outcome::Nothing,
@@ -212,7 +212,7 @@ enum Outcome {
     /// There are new entries, and log and tables agree.
     Recorded(Vec<String>),
     /// `audit.findings()` names it; `changed` when readers see something else than before.
-    Reported { changed: bool, findings: Vec<String> },
+    Reported { changed: bool, entries: Vec<String>, findings: Vec<String> },
     /// Something changed that neither log nor findings tell of.
     Escaped,
 }
@@ -241,6 +241,19 @@ impl Outcome {
         for found in &findings {
             assert!(expected.iter().any(|one| found.starts_with(one)), "unexpected: {findings:#?}");
         }
+    }
+
+    /// Nothing has come of it but these entries, if any; what is found, and was so before, is that somebody was given such rights.
+    #[track_caller]
+    fn assert_rights_reported(self, recorded: &[&str], tables: &[&str], role: &str) {
+        let Outcome::Reported { changed, entries, .. } = &self else { panic!("not reported: {self:#?}") };
+        assert_eq!(
+            (*changed, &entries[..]),
+            (!recorded.is_empty(), &recorded.iter().map(ToString::to_string).collect::<Vec<_>>()[..])
+        );
+        let rights: Vec<String> =
+            tables.iter().map(|table| format!("coverage audit.{table}: role \"{role}\" may ")).collect();
+        self.assert_reported(&rights.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     /// It is found, by a fault of this kind among others that follow from it.
