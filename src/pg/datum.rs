@@ -67,15 +67,18 @@ impl Packed {
     pub(crate) fn push(&mut self, bytes: &[u8]) -> pg_sys::Datum {
         let (start, size) = (self.words.len(), 1 + bytes.len().div_ceil(4));
         assert!(self.words.capacity() - start >= size, "values do not move once they are packed");
-        self.words.resize(start + size, 0);
-        let value = self.words[start..].as_mut_ptr();
         // The server refuses values of 1 GiB or more; callers check before, so that the message says what was too large.
         let length = i32::try_from(bytes.len() + 4).unwrap_or(i32::MAX);
-        // SAFETY: `size` words were just added, of which the first is the header; nothing is moved as long as `self` lives.
-        unsafe {
+        // SAFETY: there is room for `size` words more, of which the first is the header; all of them are written, the last one, whose end may be spare, twice. Nothing is moved as long as
+        // `self` lives.
+        let value = unsafe {
+            let value = self.words.as_mut_ptr().add(start);
+            value.add(size - 1).write(0);
             varlena::set_varsize_4b(value.cast(), length);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.add(1).cast(), bytes.len());
-        }
+            self.words.set_len(start + size);
+            value
+        };
         pg_sys::Datum::from(value)
     }
 }
