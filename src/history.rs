@@ -184,8 +184,7 @@ impl History {
                     history.resumptions.push(Resumption { chain, seq, details: details.clone() });
                     let Some(details) = details else { continue };
                     // Copied file by file, rows keep their transactions, and the server goes on behind them; restored from a dump, they were all written anew.
-                    let anchor =
-                        details.why.is_none().then(|| Anchor::of(landmark.id, details.next_xid.as_deref()));
+                    let anchor = details.why.is_none().then(|| Anchor::of(landmark.id, details.next_xid.as_deref()));
                     let mut next = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
                         history.spans.0.entry(oid).or_default().push(Span { after, until: landmark.id, table });

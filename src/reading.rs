@@ -309,12 +309,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Adds what an entry tells of the rows of its table.
-fn add_to_sums(
-    tables: &Tables,
-    sums: &mut [Option<RowSums>],
-    writers: &mut [Transactions],
-    stored: &Stored<'_>,
-) {
+fn add_to_sums(tables: &Tables, sums: &mut [Option<RowSums>], writers: &mut [Transactions], stored: &Stored<'_>) {
     let entry = &stored.entry;
     if entry.ledger.as_u128() == tables.ledger
         && let Some(table) = &entry.table

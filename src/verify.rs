@@ -530,11 +530,19 @@ impl Comparison<'_> {
     }
 
     /// Adds what came of [`Comparison::writers`].
-    fn sum_up(&self, index: usize, writers: Option<Writers<'_>>, outcome: &mut Outcome, sink: &mut impl FnMut(Finding)) {
+    fn sum_up(
+        &self,
+        index: usize,
+        writers: Option<Writers<'_>>,
+        outcome: &mut Outcome,
+        sink: &mut impl FnMut(Finding),
+    ) {
         let relation = self.history.tables[index].display();
         let Some(writers) = writers else {
             outcome.unanchored.push(match self.is_live {
-                true => format!("{relation} not asked, as the log does not say from which transaction on it knows them"),
+                true => {
+                    format!("{relation} not asked, as the log does not say from which transaction on it knows them")
+                }
                 false => format!("{relation} not asked, as the database was restored and has not written yet"),
             });
             return;
@@ -548,7 +556,10 @@ impl Comparison<'_> {
         } else if let Some(more) = writers.unknown.checked_sub(MOST_STRANGERS).filter(|more| *more > 0) {
             sink(transaction_finding(
                 &relation,
-                format!("{} written by transactions of which the log knows nothing", count(more, "more row was", "more rows were")),
+                format!(
+                    "{} written by transactions of which the log knows nothing",
+                    count(more, "more row was", "more rows were")
+                ),
             ));
         }
     }
@@ -585,7 +596,9 @@ impl Writers<'_> {
             let (row, xmin) = (shorten(row), writer.id);
             sink(transaction_finding(
                 relation,
-                format!("row {row} was written by transaction {xmin} (xmin), of which the log has no entry about the table"),
+                format!(
+                    "row {row} was written by transaction {xmin} (xmin), of which the log has no entry about the table"
+                ),
             ));
         }
     }

@@ -110,7 +110,9 @@ mod tests {
     #[test]
     fn a_row_is_known_by_its_entry_or_as_older_than_the_anchor() {
         let known = of(&[120, 121, 121, 130]);
-        for (id, is_known) in [(99, true), (100, false), (119, false), (120, true), (121, true), (122, false), (130, true)] {
+        for (id, is_known) in
+            [(99, true), (100, false), (119, false), (120, true), (121, true), (122, false), (130, true)]
+        {
             assert_eq!(known.has_written(live(id), 100, 200), is_known, "{id}");
             assert_eq!(known.has_written(frozen(id), 100, 200), is_known, "{id}");
         }
@@ -131,9 +133,14 @@ mod tests {
     fn ids_are_told_apart_across_the_end_of_a_round() {
         let (anchor, next) = (ROUND - 10, ROUND + 50);
         let known = of(&[ROUND - 5, ROUND + 20]);
-        for (id, is_known) in
-            [(ROUND - 11, true), (ROUND - 10, false), (ROUND - 5, true), (ROUND + 3, false), (ROUND + 20, true), (ROUND + 21, false)]
-        {
+        for (id, is_known) in [
+            (ROUND - 11, true),
+            (ROUND - 10, false),
+            (ROUND - 5, true),
+            (ROUND + 3, false),
+            (ROUND + 20, true),
+            (ROUND + 21, false),
+        ] {
             assert_eq!(known.has_written(live(id), anchor, next), is_known, "{id}");
         }
         // Frozen, it may as well have been written by a transaction of the round before.
