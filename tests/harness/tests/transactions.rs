@@ -243,7 +243,7 @@ fn rows_written_inside_savepoints_are_known() {
            END $$",
     );
     s.run("SELECT put(1, 100); SELECT put(100, 1)");
-    s.run("BEGIN; SAVEPOINT a; SELECT put(g, g) FROM generate_series(1, 30) g; RELEASE a; COMMIT");
+    s.run("BEGIN; SAVEPOINT a; SELECT put(g, g + 1000) FROM generate_series(1, 30) g; RELEASE a; COMMIT");
     assert_entries_name_their_rows(&mut s, "account");
     let rows = s.number("SELECT count(*) FROM account");
     assert_known(&mut s, rows);
@@ -316,7 +316,7 @@ fn every_way_to_write_a_row_is_known() {
          CREATE TRIGGER a_again AFTER UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION again()",
     );
     s.run("UPDATE orders SET total = 5 WHERE id < 4; DROP TRIGGER a_again ON orders");
-    s.run("BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE orders SET total = 6 WHERE id = 6; COMMIT");
+    s.run("BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE orders SET total = 66 WHERE id = 6; COMMIT");
     s.run("DO $$ BEGIN FOR i IN 1..3 LOOP UPDATE orders SET total = total + 10 WHERE id = i; COMMIT; END LOOP; END $$");
     let rows = s.number("SELECT (SELECT count(*) FROM customer) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM part) + (SELECT count(*) FROM frozen)");
     assert_known(&mut s, rows);
@@ -424,7 +424,8 @@ fn a_standby_says_what_its_primary_says_also_when_it_takes_over() {
     let name = {
         let database = primary.database();
         let mut s = account(&database);
-        s.run("SELECT audit.seal(); VACUUM (FREEZE) account; UPDATE account SET balance = 4 WHERE id = 4");
+        s.run("VACUUM (FREEZE) account");
+        s.run("SELECT audit.seal(); UPDATE account SET balance = 4 WHERE id = 4");
         primary.wait_for(&standby);
         let mut there = standby.connect(&database.name);
         assert_known(&mut there, 5);
@@ -516,7 +517,6 @@ fn an_upgraded_server_knows_every_row() {
     let mut s = new.connect(&name);
     assert_known(&mut s, 6);
     s.run("SELECT audit.seal(); UPDATE account SET balance = 5 WHERE id = 5");
-    assert_eq!(s.column("SELECT new ->> 'reasons' FROM audit.log WHERE op = 'INCARNATION'").len(), 1);
     assert_known(&mut s, 6);
     behind_the_triggers(&mut s, "account", &[UP, DOWN]);
     let xmin = xmin(&mut s);
@@ -545,6 +545,8 @@ fn rows_are_told_apart_across_a_wraparound() {
     let next =
         |s: &mut Session| s.text("SELECT pg_snapshot_xmax(pg_current_snapshot())").parse::<u64>().expect("a number");
     assert!((4_294_967_000..4_294_967_290).contains(&next(&mut s)));
+    // Else the server would take what it freezes from here on for damaged.
+    s.run("VACUUM (FREEZE) account");
     let xmin_before = xmin(&mut s);
     assert_eq!(found(&mut s), [stranger(&xmin_before)]);
     s.run("UPDATE account SET balance = 1 WHERE id = 1; UPDATE account SET balance = 2 WHERE id = 2");
