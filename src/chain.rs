@@ -25,6 +25,8 @@ use crate::{pending, session_cache, settings};
 pub(crate) struct Event<'a> {
     pub(crate) operation: Operation,
     pub(crate) command: Option<u32>,
+    /// The transaction or subtransaction that stands in the row version that was written; `None` where none was: then the current one has made the change.
+    pub(crate) writer: Option<u32>,
     pub(crate) table: Option<Table<'a>>,
     pub(crate) key: Option<&'a str>,
     pub(crate) old: Option<&'a str>,
@@ -34,7 +36,7 @@ pub(crate) struct Event<'a> {
 impl<'a> Event<'a> {
     /// An event about a table as a whole.
     pub(crate) fn of_table(operation: Operation, table: Table<'a>, new: Option<&'a str>) -> Event<'a> {
-        Event { operation, command: None, table: Some(table), key: None, old: None, new }
+        Event { operation, command: None, writer: None, table: Some(table), key: None, old: None, new }
     }
 }
 
@@ -64,6 +66,7 @@ impl<'a> Recorder<'a> {
         let stored_at = session::now();
         let at = session::to_timestamp(stored_at)
             .ok_or(Error::Damaged { what: "the clock is beyond the year 9999".into() })?;
+        let xid = xact::transaction_id();
         let actor = session_cache::actor();
         let context = settings::context();
         let application = session_cache::application_name();
@@ -74,7 +77,8 @@ impl<'a> Recorder<'a> {
             prev: head.hash,
             id: id as u64,
             at,
-            xid: xact::transaction_id(),
+            xid,
+            subxid: xact::subtransaction_id(xid, event.writer),
             command: event.command,
             operation: Cow::Borrowed(event.operation.as_str()),
             table: event.table.clone(),
@@ -140,6 +144,7 @@ impl<'a> Recorder<'a> {
         self.record(&Event {
             operation: Operation::Incarnation,
             command: None,
+            writer: None,
             table: None,
             key: None,
             old: None,

@@ -35,10 +35,33 @@ pub(crate) struct Protected {
     pub(crate) name: String,
     /// `None` when the details of its PROTECT entry cannot be read.
     pub(crate) details: Option<ProtectDetails>,
+    /// Since when the transactions that write its rows are told by entries.
+    pub(crate) anchor: Anchor,
     /// Schemas and names that it had before.
     pub(crate) former_names: Vec<(String, String)>,
     /// The DDL entry that says that it was dropped.
     pub(crate) dropped: Option<Place>,
+}
+
+/// An entry that took the rows of a table as they were: whoever wrote them before is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Anchor {
+    /// Full id of the next transaction then; `None` when the entry does not say it.
+    pub(crate) next_xid: Option<u64>,
+    /// The entries that count have greater ids.
+    pub(crate) id: i64,
+}
+
+impl Anchor {
+    fn of(id: i64, next_xid: Option<&str>) -> Anchor {
+        Anchor { next_xid: next_xid.and_then(|xid| xid.parse().ok()), id }
+    }
+}
+
+/// `new` of a PROTECT entry, as far as it is about its anchor.
+#[derive(Deserialize)]
+struct Anchored {
+    next_xid: Option<String>,
 }
 
 /// Where an entry stands.
@@ -118,6 +141,9 @@ impl History {
                         std::mem::take(&mut history.tables[former].former_names)
                     });
                     alive.push(true);
+                    let anchored: Option<Anchored> =
+                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
+                    let next_xid = anchored.as_ref().and_then(|anchored| anchored.next_xid.as_deref());
                     history.tables.push(Protected {
                         protect_id: landmark.id,
                         chain: landmark.chain,
@@ -126,6 +152,7 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details: landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok()),
+                        anchor: Anchor::of(landmark.id, next_xid),
                         former_names,
                         dropped: None,
                     });
@@ -156,11 +183,16 @@ impl History {
                     let (chain, seq) = (landmark.chain, landmark.seq);
                     history.resumptions.push(Resumption { chain, seq, details: details.clone() });
                     let Some(details) = details else { continue };
+                    // Copied file by file, rows keep their transactions, and the server goes on behind them; restored from a dump, they were all written anew.
+                    let anchor = details.why.is_none().then(|| Anchor::of(landmark.id, details.next_xid.as_deref()));
                     let mut next = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
                         history.spans.0.entry(oid).or_default().push(Span { after, until: landmark.id, table });
                         let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
                         history.tables[table].table_oid = oid;
+                        if let Some(anchor) = anchor {
+                            history.tables[table].anchor = anchor;
+                        }
                         next.insert(oid, (table, landmark.id));
                     }
                     current = next;

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use audit_ledger::{
     BucketTotal, Finding, Hash, Kind, LeafSum, Link, LogVerifier, Operation, Part, RowSums, Sign, Stored, Stretch,
-    Timestamp, effects,
+    Timestamp, Transactions, effects,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -55,6 +55,8 @@ pub(crate) struct Tables {
     pub(crate) spans: Spans,
     /// Of each table, the columns that are compared; `None` for a table that is not.
     pub(crate) columns: Vec<Option<HashSet<String>>>,
+    /// Of each table, the id behind which entries tell who wrote its rows.
+    pub(crate) anchors: Vec<i64>,
 }
 
 /// What all readers together have made of the log.
@@ -64,6 +66,8 @@ pub(crate) struct Reading {
     pub(crate) leaves: Option<LeafSum>,
     /// Of each table of the request, what its entries come to.
     pub(crate) sums: Vec<Option<RowSums>>,
+    /// Of each table of the request, who wrote its rows, as its entries say.
+    pub(crate) writers: Vec<Transactions>,
     pub(crate) landmarks: Vec<Landmark>,
 }
 
@@ -181,6 +185,7 @@ impl Whole {
             verifier: LogVerifier::new(),
             leaves: request.leaves.map(|(_, key)| LeafSum::new(key)),
             sums: request.tables.as_ref().map(Tables::empty_sums).unwrap_or_default(),
+            writers: request.tables.as_ref().map(Tables::no_writers).unwrap_or_default(),
             landmarks: Vec::new(),
         };
         Whole { reading, findings: Vec::new(), failed: false }
@@ -202,7 +207,7 @@ impl Whole {
         }
         *failed |= findings.len() > MAX_HELD;
         reading.landmarks.extend(landmarks.into_iter().map(SentLandmark::receive));
-        let Some(End { leaves, sums }) = end else { return };
+        let Some(End { leaves, sums, writers }) = end else { return };
         match (&mut reading.leaves, leaves) {
             (Some(whole), Some(part)) => whole.add_total(part),
             (whole, _) => *whole = None,
@@ -213,6 +218,9 @@ impl Whole {
                 whole.add_totals(totals, rows);
             }
         }
+        for (whole, part) in reading.writers.iter_mut().zip(writers) {
+            whole.add_all(&Transactions::from_bytes(&part).expect("leader and workers are of one library"));
+        }
     }
 }
 
@@ -220,6 +228,10 @@ impl Tables {
     fn empty_sums(&self) -> Vec<Option<RowSums>> {
         let sums = |columns: &Option<HashSet<String>>| columns.is_some().then(|| RowSums::new(self.key, self.buckets));
         self.columns.iter().map(sums).collect()
+    }
+
+    fn no_writers(&self) -> Vec<Transactions> {
+        vec![Transactions::new(); self.columns.len()]
     }
 }
 
@@ -229,6 +241,7 @@ struct Reader<'a> {
     verifier: LogVerifier,
     leaves: Option<Leaves>,
     sums: Vec<Option<RowSums>>,
+    writers: Vec<Transactions>,
     landmarks: Vec<Landmark>,
 }
 
@@ -242,12 +255,13 @@ impl<'a> Reader<'a> {
                 None => None,
             },
             sums: request.tables.as_ref().map(Tables::empty_sums).unwrap_or_default(),
+            writers: request.tables.as_ref().map(Tables::no_writers).unwrap_or_default(),
             landmarks: Vec::new(),
         })
     }
 
     fn row(&mut self, entries: &Entries, row: &Row<'_>, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
-        let Reader { request, verifier, leaves, sums, landmarks } = self;
+        let Reader { request, verifier, leaves, sums, writers, landmarks } = self;
         if request.landmarks {
             landmarks.extend(landmark(entries, row));
         }
@@ -255,12 +269,12 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let Some(tables) = &request.tables else { return verify_row(verifier, leaves, entries, row, sink, None) };
-        verify_row(verifier, leaves, entries, row, sink, Some(&mut |stored| add_to_sums(tables, sums, stored)))
+        verify_row(verifier, leaves, entries, row, sink, Some(&mut |stored| add_to_sums(tables, sums, writers, stored)))
     }
 
     fn into_reading(self) -> Reading {
-        let Reader { verifier, leaves, sums, landmarks, .. } = self;
-        Reading { verifier, leaves: leaves.map(Leaves::into_sum), sums, landmarks }
+        let Reader { verifier, leaves, sums, writers, landmarks, .. } = self;
+        Reading { verifier, leaves: leaves.map(Leaves::into_sum), sums, writers, landmarks }
     }
 
     fn settle(&mut self, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
@@ -288,13 +302,14 @@ impl<'a> Reader<'a> {
                         (table, sums.rows(), totals)
                     })
                     .collect(),
+                writers: std::mem::take(&mut self.writers).iter().map(Transactions::to_bytes).collect(),
             }),
         })
     }
 }
 
 /// Adds what an entry tells of the rows of its table.
-fn add_to_sums(tables: &Tables, sums: &mut [Option<RowSums>], stored: &Stored<'_>) {
+fn add_to_sums(tables: &Tables, sums: &mut [Option<RowSums>], writers: &mut [Transactions], stored: &Stored<'_>) {
     let entry = &stored.entry;
     if entry.ledger.as_u128() == tables.ledger
         && let Some(table) = &entry.table
@@ -303,6 +318,10 @@ fn add_to_sums(tables: &Tables, sums: &mut [Option<RowSums>], stored: &Stored<'_
         && let Some(Some(columns)) = tables.columns.get(index)
         && let Ok(operation) = entry.operation.parse()
     {
+        // Only these two write a version of a row.
+        if matches!(operation, Operation::Insert | Operation::Update) && entry.id as i64 > tables.anchors[index] {
+            writers[index].add(entry.subxid.unwrap_or(entry.xid));
+        }
         take_apart(operation, stored, columns, |sign, row, value| sums.add(sign, row, value));
     }
 }
@@ -446,6 +465,8 @@ struct End {
     leaves: Option<(u128, u64)>,
     /// Table, rows, and its buckets.
     sums: Vec<(usize, i64, Vec<SentTotal>)>,
+    /// Of each table.
+    writers: Vec<Vec<u8>>,
 }
 
 /// Place, sum and weight of a bucket.

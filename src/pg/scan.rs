@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use audit_ledger::Writer;
 use pgrx::{FromDatum, pg_sys};
 
 use super::datum;
@@ -252,6 +253,27 @@ impl<'a> TableScan<'a> {
                 std::slice::from_raw_parts((*self.slot).tts_isnull, columns),
             ))
         }
+    }
+}
+
+impl TableScan<'_> {
+    /// As [`TableScan::next`], and which transaction has written the row; `None` where the table is not stored as the server's own heap.
+    pub(crate) fn next_written(&mut self, columns: usize) -> Option<(Row<'_>, Option<Writer>)> {
+        let slot = self.slot;
+        let row = self.next(columns)?;
+        // SAFETY: the slot holds the row until the scan moves on; one of this kind is a BufferHeapTupleTableSlot, whose tuple lies in a pinned page (executor/tuptable.h).
+        let writer = unsafe {
+            std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple).then(|| {
+                let header = (*(*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).base.tuple).t_data;
+                // HeapTupleHeaderGetRawXmin and HeapTupleHeaderXminFrozen (access/htup_details.h).
+                let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+                Writer {
+                    id: (*header).t_choice.t_heap.t_xmin.into_inner(),
+                    frozen: (*header).t_infomask & frozen == frozen,
+                }
+            })
+        };
+        Some((row, writer))
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`seal_verify`] | whether seals, tree and checkpoints fit the log |
 //! | [`leaf_sum`] | whether two readings of the log saw the same leaves |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
+//! | [`transactions`] | whether the transaction that wrote a row is one that the log knows |
 //! | [`finding`] | what a verification returns |
 //! | [`seal`] | how far the chains reached, and the head of the tree over them |
 //! | [`tree`] | the Merkle tree over all entries |
@@ -45,6 +46,7 @@ pub mod seal_verify;
 mod text;
 pub mod tile;
 pub mod tlog_proof;
+pub mod transactions;
 pub mod tree;
 pub mod verify;
 
@@ -70,6 +72,7 @@ pub use seal_verify::{
 };
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
 pub use tlog_proof::{TlogProof, TlogProofError};
+pub use transactions::{Transactions, Writer};
 pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};
 pub use uuid::Uuid;
 pub use verify::{LogVerifier, Part, Stored, Summary};

@@ -25,6 +25,7 @@ pub struct RawEntry<'a> {
     pub id: u64,
     pub at: Timestamp,
     pub xid: u64,
+    pub subxid: Option<u64>,
     pub command: Option<u32>,
     pub operation: &'a [u8],
     pub table: Option<RawTable<'a>>,
@@ -70,6 +71,7 @@ pub struct RawVerifier {
     id: Number,
     at: NearTime,
     xid: Number,
+    subxid: Number,
     /// `,"op": ... "table_name":"..."`.
     subject: Known<Subject>,
     /// `,"login_name": ... "client_addr":"..."`.
@@ -154,6 +156,9 @@ impl RawVerifier {
         if entry.chain == 0 || entry.chain > i32::MAX as u32 || !in_range(entry.seq) || !in_range(entry.id) {
             return None;
         }
+        if entry.subxid.is_some_and(|subxid| subxid <= entry.xid) {
+            return None;
+        }
         assert!(self.waiting < 2, "there is room for two");
         let operation = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
@@ -188,7 +193,7 @@ impl RawVerifier {
 
     /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
     fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
-        let RawVerifier { lines, waiting, start, seq, id, at, xid, subject, actor, context, .. } = self;
+        let RawVerifier { lines, waiting, start, seq, id, at, xid, subxid, subject, actor, context, .. } = self;
         let line = &mut lines[*waiting];
         line.clear();
         let place = (entry.ledger, entry.chain);
@@ -212,6 +217,11 @@ impl RawVerifier {
         line.extend_from_slice(b"\",\"xid\":\"");
         xid.write(line, entry.xid);
         line.push(b'"');
+        if let Some(number) = entry.subxid {
+            line.extend_from_slice(b",\"subxid\":\"");
+            subxid.write(line, number);
+            line.push(b'"');
+        }
         if let Some(command) = entry.command {
             line.extend_from_slice(b",\"command\":");
             push_decimal(line, u64::from(command));
@@ -415,7 +425,7 @@ mod tests {
         fn bytes<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a [u8]> {
             text.as_ref().map(|text| text.as_bytes())
         }
-        let Entry { ledger, chain, seq, prev, id, at, xid, command, actor, .. } = entry;
+        let Entry { ledger, chain, seq, prev, id, at, xid, subxid, command, actor, .. } = entry;
         RawEntry {
             ledger: *ledger,
             chain: *chain,
@@ -424,6 +434,7 @@ mod tests {
             id: *id,
             at: *at,
             xid: *xid,
+            subxid: *subxid,
             command: *command,
             operation: entry.operation.as_bytes(),
             table: entry.table.as_ref().map(|table| RawTable {
@@ -455,6 +466,7 @@ mod tests {
             id: 41,
             at: Timestamp::new(0).unwrap(),
             xid: 4_294_967_300,
+            subxid: Some(4_294_967_302),
             command: Some(0),
             operation: "UPDATE".into(),
             table: Some(Table { oid: 16390, schema: "public".into(), name: "bücher".into() }),
@@ -559,7 +571,7 @@ mod tests {
     /// Whatever was remembered of a right entry before.
     #[test]
     fn no_change_of_a_right_entry_is_overlooked() {
-        let changes: [fn(&mut Entry<'static>); 34] = [
+        let changes: [fn(&mut Entry<'static>); 37] = [
             |e| e.ledger = Uuid::from_u128(2),
             |e| e.chain = 1,
             |e| e.chain = 0,
@@ -571,6 +583,9 @@ mod tests {
             |e| e.id = 42,
             |e| e.at = Timestamp::new(1).unwrap(),
             |e| e.xid = 0,
+            |e| e.subxid = None,
+            |e| e.subxid = Some(e.xid),
+            |e| e.subxid = Some(e.xid + 1),
             |e| e.command = None,
             |e| e.operation = "INSERT".into(),
             |e| e.operation = "TRUNCATE".into(),
@@ -662,7 +677,8 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = Entry<'static>> {
         let operation = prop::sample::select(vec!["INSERT", "UPDATE", "DELETE", "BASELINE", "TRUNCATE", "KEY", "X"]);
         let client = prop::option::of(prop::sample::select(vec!["::1", "10.0.0.1", "x"]));
-        let place = (0_u32..3, 0_u64..3, 0_u64..3, any::<u64>(), prop::option::weighted(0.7, any::<u32>()));
+        let xid = (0_u64..3, prop::option::weighted(0.4, 0_u64..4));
+        let place = (0_u32..3, 0_u64..3, 0_u64..3, xid, prop::option::weighted(0.7, any::<u32>()));
         let table = prop::option::weighted(0.9, (0_u32..3, "[a\"]{0,1}", "[a\"]{0,1}"));
         let what = (operation, table, any_columns(), any_columns(), any_columns(), any::<bool>());
         let context = prop::option::weighted(0.3, prop::sample::select(vec!["", "{}", "{\"a\": 1}", "[]", "{\n}"]));
@@ -671,7 +687,8 @@ mod tests {
                 chain: place.0,
                 seq: place.1,
                 id: place.2,
-                xid: place.3,
+                xid: place.3.0,
+                subxid: place.3.1,
                 command: place.4,
                 operation: what.0.into(),
                 table: what.1.map(|(oid, schema, name)| Table { oid, schema: schema.into(), name: name.into() }),
