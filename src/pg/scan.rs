@@ -93,6 +93,7 @@ impl<'a> Row<'a> {
         Row { values, nulls }
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[index]).then(|| self.values[index])
     }

@@ -64,18 +64,33 @@ pub struct RawVerifier {
     lines: [Vec<u8>; 2],
     links: [Option<Link>; 2],
     waiting: usize,
-    /// `{"v":1, ... "seq":"` of a ledger and chain.
-    start: Known<(Uuid, u32)>,
-    seq: Number,
+    /// What is known of chains, by the last digits of their numbers: those who write at the same time are of several.
+    chains: [Chain; CHAINS],
     id: Number,
     at: NearTime,
     xid: Number,
-    /// `,"op": ... "table_name":"..."`.
-    subject: Known<Subject>,
+    /// `,"op": ... "table_name":"..."`, of the last few: a transaction changes several tables.
+    subjects: [Known<Subject>; SUBJECTS],
+    /// The subject that is replaced next.
+    oldest: usize,
     /// `,"login_name": ... "client_addr":"..."`.
     actor: Known<[Option<Vec<u8>>; 5]>,
     /// A context that has the right form.
     context: Option<Vec<u8>>,
+}
+
+/// How many chains are remembered.
+const CHAINS: usize = 16;
+
+/// How many subjects are remembered.
+const SUBJECTS: usize = 4;
+
+/// What is remembered of a chain.
+#[derive(Debug, Default)]
+struct Chain {
+    /// `{"v":1, ... "seq":"` of a ledger and chain.
+    start: Known<(Uuid, u32)>,
+    seq: Number,
 }
 
 /// A number and its decimal digits, from the left. Most numbers are that of the entry before, or the one behind it.
@@ -137,7 +152,7 @@ struct Subject {
 impl Subject {
     fn is(&self, operation: &[u8], table: Option<RawTable<'_>>) -> bool {
         let known = self.table.as_ref().map(|(oid, schema, name)| RawTable { oid: *oid, schema, name });
-        self.operation.as_str().as_bytes() == operation && known == table
+        known == table && self.operation.as_str().as_bytes() == operation
     }
 }
 
@@ -158,7 +173,7 @@ impl RawVerifier {
         let operation = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
         let line = &self.lines[self.waiting];
-        let is_text = line.is_ascii() || std::str::from_utf8(line).is_ok();
+        let is_text = is_ascii(line) || std::str::from_utf8(line).is_ok();
         if !is_text || !has_form(operation, entry) {
             return None;
         }
@@ -188,10 +203,11 @@ impl RawVerifier {
 
     /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
     fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
-        let RawVerifier { lines, waiting, start, seq, id, at, xid, subject, actor, context, .. } = self;
+        let RawVerifier { lines, waiting, chains, id, at, xid, subjects, oldest, actor, context, .. } = self;
         let line = &mut lines[*waiting];
         line.clear();
         let place = (entry.ledger, entry.chain);
+        let Chain { start, seq } = &mut chains[entry.chain as usize % CHAINS];
         if start.what != Some(place) {
             start.what = Some(place);
             start.text.clear();
@@ -216,9 +232,17 @@ impl RawVerifier {
             line.extend_from_slice(b",\"command\":");
             push_decimal(line, u64::from(command));
         }
-        if !subject.what.as_ref().is_some_and(|known| known.is(entry.operation, entry.table)) {
-            subject.learn(entry)?;
-        }
+        let is_it =
+            |known: &Known<Subject>| known.what.as_ref().is_some_and(|what| what.is(entry.operation, entry.table));
+        let subject = match subjects.iter().position(is_it) {
+            Some(known) => &subjects[known],
+            None => {
+                let replaced = &mut subjects[*oldest];
+                *oldest = (*oldest + 1) % SUBJECTS;
+                replaced.learn(entry)?;
+                replaced
+            }
+        };
         line.extend_from_slice(&subject.text);
         for (name, value) in [(&b",\"key\":"[..], entry.key), (b",\"old\":", entry.old), (b",\"new\":", entry.new)] {
             if let Some(value) = value {
@@ -295,6 +319,13 @@ impl Known<[Option<Vec<u8>>; 5]> {
         self.what = Some(actor.map(|text| text.map(<[u8]>::to_vec)));
         Some(())
     }
+}
+
+/// Whether a line is ASCII; lines are long enough that their last bytes, looked at twice, cost less than one by one.
+fn is_ascii(line: &[u8]) -> bool {
+    let Some(last) = line.last_chunk::<64>() else { return line.is_ascii() };
+    let any_bit = |bytes: &[u8; 64]| bytes.iter().fold(0, |bits, byte| bits | byte);
+    line.as_chunks().0.iter().fold(any_bit(last), |bits, chunk| bits | any_bit(chunk)) < 0x80
 }
 
 /// Whether members and columns are as they must be. `operation` is one that tells of a row.
@@ -509,6 +540,40 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_that_is_not_ascii_is_seen_wherever_it_stands() {
+        for length in 0..200 {
+            let mut line = vec![b'a'; length];
+            assert!(is_ascii(&line));
+            for place in 0..length {
+                for byte in [0x80, 0xff] {
+                    line[place] = byte;
+                    assert!(!is_ascii(&line), "{place} of {length}");
+                }
+                line[place] = 0x7f;
+                assert!(is_ascii(&line));
+            }
+        }
+    }
+
+    /// More chains and tables in turn than are remembered, among them such as share a place.
+    #[test]
+    fn entries_of_many_chains_and_tables_are_recognized() {
+        let mut verifier = RawVerifier::new();
+        for round in 0..3_u64 {
+            for number in 0..5 * CHAINS as u32 {
+                let mut entry = entry();
+                entry.ledger = Uuid::from_u128(u128::from(number % 2));
+                (entry.chain, entry.seq) = (1 + number % (2 * CHAINS as u32 + 3), round + u64::from(number));
+                entry.table.as_mut().unwrap().oid = 1 + number % (SUBJECTS as u32 + 3);
+                entry.seq = entry.seq.max(1);
+                let hash = entry.hash_with(&mut Vec::new());
+                assert!(verifier.is_right(&raw(&entry, hash)), "{entry:?}");
+                assert!(!verifier.is_right(&raw(&entry, Hash::GENESIS)), "{entry:?}");
+            }
+        }
+    }
+
+    #[test]
     fn two_entries_are_judged_in_their_order() {
         let (first, mut second) = (entry(), entry());
         second.id = 43;
@@ -662,7 +727,13 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = Entry<'static>> {
         let operation = prop::sample::select(vec!["INSERT", "UPDATE", "DELETE", "BASELINE", "TRUNCATE", "KEY", "X"]);
         let client = prop::option::of(prop::sample::select(vec!["::1", "10.0.0.1", "x"]));
-        let place = (0_u32..3, 0_u64..3, 0_u64..3, any::<u64>(), prop::option::weighted(0.7, any::<u32>()));
+        let place = (
+            prop::sample::select(vec![0_u32, 1, 2, 17]),
+            0_u64..3,
+            0_u64..3,
+            any::<u64>(),
+            prop::option::weighted(0.7, any::<u32>()),
+        );
         let table = prop::option::weighted(0.9, (0_u32..3, "[a\"]{0,1}", "[a\"]{0,1}"));
         let what = (operation, table, any_columns(), any_columns(), any_columns(), any::<bool>());
         let context = prop::option::weighted(0.3, prop::sample::select(vec!["", "{}", "{\"a\": 1}", "[]", "{\n}"]));
