@@ -142,11 +142,13 @@ impl<T> Default for Known<T> {
     }
 }
 
-/// Operation and table.
+/// Operation and table, and the columns that the entry before of the same had.
 #[derive(Debug)]
 struct Subject {
     operation: Operation,
     table: Option<(u32, Vec<u8>, Vec<u8>)>,
+    key: Names,
+    values: Names,
 }
 
 impl Subject {
@@ -170,11 +172,11 @@ impl RawVerifier {
             return None;
         }
         assert!(self.waiting < 2, "there is room for two");
-        let operation = self.write_line(entry)?;
+        let subject = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
         let line = &self.lines[self.waiting];
         let is_text = is_ascii(line) || std::str::from_utf8(line).is_ok();
-        if !is_text || !has_form(operation, entry) {
+        if !is_text || !self.subjects[subject].what.as_mut()?.has_form(entry) {
             return None;
         }
         self.links[self.waiting] = Some(entry.link());
@@ -201,8 +203,8 @@ impl RawVerifier {
         }
     }
 
-    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
-    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
+    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. Gives the place of its subject; `None` when it is not one that is recognized.
+    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<usize> {
         let RawVerifier { lines, waiting, chains, id, at, xid, subjects, oldest, actor, context, .. } = self;
         let line = &mut lines[*waiting];
         line.clear();
@@ -235,15 +237,15 @@ impl RawVerifier {
         let is_it =
             |known: &Known<Subject>| known.what.as_ref().is_some_and(|what| what.is(entry.operation, entry.table));
         let subject = match subjects.iter().position(is_it) {
-            Some(known) => &subjects[known],
+            Some(known) => known,
             None => {
-                let replaced = &mut subjects[*oldest];
-                *oldest = (*oldest + 1) % SUBJECTS;
-                replaced.learn(entry)?;
+                let replaced = *oldest;
+                *oldest = (replaced + 1) % SUBJECTS;
+                subjects[replaced].learn(entry)?;
                 replaced
             }
         };
-        line.extend_from_slice(&subject.text);
+        line.extend_from_slice(&subjects[subject].text);
         for (name, value) in [(&b",\"key\":"[..], entry.key), (b",\"old\":", entry.old), (b",\"new\":", entry.new)] {
             if let Some(value) = value {
                 line.extend_from_slice(name);
@@ -266,7 +268,7 @@ impl RawVerifier {
             line.extend_from_slice(text);
         }
         line.push(b'}');
-        subject.what.as_ref().map(|subject| subject.operation)
+        Some(subject)
     }
 }
 
@@ -289,7 +291,8 @@ impl Known<Subject> {
         let operation: Operation = std::str::from_utf8(entry.operation).ok()?.parse().ok()?;
         let is_plain = operation.is_row_change() && entry.table.is_none_or(|table| table.oid > 0);
         let table = entry.table.map(|table| (table.oid, table.schema.to_vec(), table.name.to_vec()));
-        self.what = is_plain.then_some(Subject { operation, table });
+        let (key, values) = (Names::default(), Names::default());
+        self.what = is_plain.then_some(Subject { operation, table, key, values });
         is_plain.then_some(())
     }
 }
@@ -328,19 +331,63 @@ fn is_ascii(line: &[u8]) -> bool {
     line.as_chunks().0.iter().fold(any_bit(last), |bits, chunk| bits | any_bit(chunk)) < 0x80
 }
 
-/// Whether members and columns are as they must be. `operation` is one that tells of a row.
-fn has_form(operation: Operation, entry: &RawEntry<'_>) -> bool {
-    let RawEntry { command, table, key, old, new, .. } = entry;
-    let present = [command.is_some(), table.is_some(), key.is_some(), old.is_some(), new.is_some()];
-    is_complete(operation, present)
-        && key.is_none_or(|key| Columns::read(key).is_some())
-        && match (old, new) {
-            (Some(old), Some(new)) => {
-                Columns::read(old).zip(Columns::read(new)).is_some_and(|(old, new)| old.names() == new.names())
+impl Subject {
+    /// Whether members and columns are as they must be.
+    fn has_form(&mut self, entry: &RawEntry<'_>) -> bool {
+        let RawEntry { command, table, key, old, new, .. } = entry;
+        let present = [command.is_some(), table.is_some(), key.is_some(), old.is_some(), new.is_some()];
+        is_complete(self.operation, present)
+            && key.is_none_or(|key| self.key.are_those_of(key) || self.key.learn(key))
+            && match (old, new) {
+                (Some(old), Some(new)) => {
+                    (self.values.are_those_of(old) || self.values.learn(old)) && self.values.are_those_of(new)
+                }
+                (Some(text), None) | (None, Some(text)) => self.values.are_those_of(text) || self.values.learn(text),
+                (None, None) => true,
             }
-            (Some(text), None) | (None, Some(text)) => Columns::read(text).is_some(),
-            (None, None) => true,
+    }
+}
+
+/// The columns of an object that had the right form: `"name":` of each.
+#[derive(Debug, Default)]
+struct Names {
+    text: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Names {
+    /// Whether a text is an object of the right form with just these columns.
+    fn are_those_of(&self, text: &[u8]) -> bool {
+        self.behind(text).is_some_and(|rest| rest == b"}")
+    }
+
+    fn behind<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let mut rest = text.strip_prefix(b"{")?;
+        let mut start = 0;
+        for end in &self.ends {
+            if start > 0 {
+                rest = rest.strip_prefix(b",")?;
+            }
+            rest = value(rest.strip_prefix(&self.text[start..*end])?)?;
+            start = *end;
         }
+        Some(rest)
+    }
+
+    /// Takes the columns of an object, if it has the right form.
+    fn learn(&mut self, text: &[u8]) -> bool {
+        let Some(columns) = Columns::read(text) else { return false };
+        self.text.clear();
+        self.ends.clear();
+        for name in columns.names() {
+            self.text.push(b'"');
+            self.text.extend_from_slice(name);
+            self.text.extend_from_slice(b"\":");
+            self.ends.push(self.text.len());
+        }
+        true
+    }
 }
 
 /// The names of the columns of an object.
@@ -678,6 +725,35 @@ mod tests {
     }
 
     #[test]
+    fn known_columns_are_those_of_no_other_object() {
+        let mut names = Names::default();
+        assert!(names.are_those_of(b"{}") && !names.are_those_of(b"{\"a\":1}") && !names.are_those_of(b""));
+        assert!(names.learn(br#"{"a":1,"bc":"x"}"#));
+        for same in [r#"{"a":1,"bc":"x"}"#, r#"{"a":"}","bc":null}"#, r#"{"a":-1.5e3,"bc":"\",\"d\":"}"#] {
+            assert!(names.are_those_of(same.as_bytes()) && Columns::read(same.as_bytes()).is_some(), "{same}");
+        }
+        for other in [
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1,"bc":}"#,
+            r#"{"a":1"bc":2}"#,
+            r#"{"bc":1,"a":2}"#,
+            r#"{"a":1,"bc":2,"d":3}"#,
+            r#"{"a":1,"bc":2}}"#,
+            r#"{"a":1, "bc":2}"#,
+            r#"{"a":1,"bc":2"#,
+            r#"{"a":1,"bcd":2}"#,
+            r#""a":1,"bc":2}"#,
+        ] {
+            assert!(!names.are_those_of(other.as_bytes()), "{other}");
+        }
+        // What has not the right form is not remembered.
+        assert!(!names.learn(br#"{"a":1,"a":2}"#) && names.are_those_of(br#"{"a":1,"bc":2}"#));
+        assert!(names.learn(b"{}") && names.are_those_of(b"{}") && !names.are_those_of(br#"{"a":1,"bc":2}"#));
+    }
+
+    #[test]
     fn what_is_no_text_is_not_recognized() {
         let entry = entry();
         let bad = b"\xff";
@@ -693,9 +769,9 @@ mod tests {
             let mut changed = raw(&entry, Hash::GENESIS);
             change(&mut changed);
             // The hash of the very bytes.
-            let operation = verifier.write_line(&changed);
+            let subject = verifier.write_line(&changed);
             changed.hash = Hash::of(&verifier.lines[0]);
-            assert!(operation.is_none() || verifier.lines[0].windows(1).any(|byte| byte == bad || byte == b"\xc3"));
+            assert!(subject.is_none() || verifier.lines[0].windows(1).any(|byte| byte == bad || byte == b"\xc3"));
             assert!(!verifier.is_right(&changed));
         }
     }
