@@ -16,10 +16,21 @@ pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
         // Most values are as they are: neither compressed nor out of line.
         let plain =
             varlena::varatt_is_4b_u(stored) || (varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored));
-        let value = if plain { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
+        let value = if plain { stored } else { detoast(stored) };
         let length = varlena::varsize_any_exhdr(value);
         std::slice::from_raw_parts(varlena::vardata_any(value).cast::<u8>(), length)
     }
+}
+
+/// A call of its own, so that [`bytes`] is small.
+///
+/// # Safety
+/// `stored` is a value of variable length.
+#[cold]
+#[inline(never)]
+unsafe fn detoast(stored: *mut pg_sys::varlena) -> *mut pg_sys::varlena {
+    // SAFETY: as promised by the caller.
+    unsafe { pg_sys::pg_detoast_datum_packed(stored) }
 }
 
 /// Text of a variable-length value. Bytes that are not UTF-8 (a damaged row) are replaced, so that they can be reported.
