@@ -126,7 +126,7 @@ fn no_ordinary_role_can_lock_the_log_against_writers() {
     }
 }
 
-/// Whoever may change all data may lock all tables, as PostgreSQL has it: ours as well, unless hooks of the preloaded library refuse it.
+/// Whoever may change all data may lock all tables, as PostgreSQL has it: ours as well, unless hooks of the preloaded library refuse it (`guards.rs`).
 #[test]
 fn whoever_may_write_all_data_can_lock_the_log_but_loses_nothing() {
     let scene = Scene::account();
