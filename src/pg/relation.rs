@@ -156,6 +156,11 @@ impl Relation {
         }
     }
 
+    /// Number of the file of its rows. Whatever empties the relation or writes it anew gives it another.
+    pub(crate) fn file(&self) -> pg_sys::Oid {
+        self.class().relfilenode
+    }
+
     /// Whether somebody besides the holder of `self` has the relation open in this process: a command that surrounds this one is still at work on it.
     pub(crate) fn is_in_use(&self) -> bool {
         // SAFETY: an open relation is a valid struct.

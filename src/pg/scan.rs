@@ -69,6 +69,15 @@ impl LatestSnapshot {
         unsafe { pg_sys::PushCopiedSnapshot(pg_sys::GetLatestSnapshot()) };
         LatestSnapshot(())
     }
+
+    /// The same, where the statement is free to look anew: in REPEATABLE READ and SERIALIZABLE all is seen as of the snapshot of the transaction, in a parallel operation as of that of its leader.
+    pub(crate) fn where_free() -> Option<LatestSnapshot> {
+        // SAFETY: a plain integer, and the transaction state.
+        let is_bound = unsafe {
+            pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as core::ffi::c_int || pg_sys::IsInParallelMode()
+        };
+        (!is_bound).then(LatestSnapshot::new)
+    }
 }
 
 impl Drop for LatestSnapshot {

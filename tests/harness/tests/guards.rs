@@ -541,6 +541,42 @@ fn everyday_administration_passes() {
     assert_clean(&mut s);
 }
 
+/// PostgreSQL lets whoever may write all data lock all tables. Ours hold up everybody.
+#[test]
+fn whoever_may_write_all_data_cannot_lock_the_log_against_writers() {
+    let database = shop(preloaded());
+    let mut s = database.connect();
+    s.run("CREATE ROLE guards_locker LOGIN IN ROLE pg_write_all_data, pg_read_all_data; GRANT CREATE ON SCHEMA public TO guards_locker");
+    let mut locker = database.connect_as("guards_locker");
+    locker.run("CREATE VIEW mine AS SELECT count(*) FROM audit.log; CREATE VIEW outer_one AS TABLE mine");
+    let modes = ["SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"];
+    let tables = ["audit.log", "audit.seal", "account, audit.registry", "ONLY audit.tile", "mine", "outer_one"];
+    for (mode, table) in modes.iter().flat_map(|mode| tables.map(|table| (mode, table))) {
+        for attempt in [
+            format!("LOCK TABLE {table} IN {mode} MODE"),
+            format!("DO $$ BEGIN LOCK TABLE {table} IN {mode} MODE NOWAIT; END $$"),
+        ] {
+            locker.run("BEGIN");
+            let refusal = locker.refused(&attempt);
+            assert_eq!(refusal.code().code(), "42501", "{attempt}");
+            assert!(refusal.message().starts_with("cannot lock table \"audit."), "{attempt}: {}", refusal.message());
+            locker.run("ROLLBACK");
+            // Nor is anything left of it where the refusal is caught.
+            locker.run("BEGIN; SAVEPOINT x");
+            locker.refused(&attempt);
+            locker.run("ROLLBACK TO x");
+            s.run("SET lock_timeout = '1s'; UPDATE account SET balance = balance + 1 WHERE id = 1; RESET lock_timeout");
+            locker.run("COMMIT");
+        }
+    }
+    // What holds nobody up is nobody's business, nor are locks of other tables, or those of a superuser.
+    locker.run("BEGIN; LOCK TABLE audit.log IN ACCESS SHARE MODE; LOCK TABLE audit.log IN ROW EXCLUSIVE MODE; LOCK TABLE account IN SHARE MODE; COMMIT");
+    locker
+        .run("BEGIN; UPDATE account SET balance = 0 WHERE id = 2; LOCK TABLE account IN ACCESS EXCLUSIVE MODE; COMMIT");
+    s.run("BEGIN; LOCK TABLE audit.log IN ACCESS EXCLUSIVE MODE; COMMIT");
+    assert_clean(&mut s);
+}
+
 /// A dump restores into a server that preloads the library as into any other: the guards close with the first write.
 #[test]
 fn a_dump_restores_where_the_library_is_preloaded() {
