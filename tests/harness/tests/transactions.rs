@@ -345,6 +345,8 @@ fn maintenance_and_ddl_leave_every_row_known() {
         "ALTER TABLE account SET (fillfactor = 50)",
         "ALTER TABLE account DROP c",
         "ALTER TABLE account SET TABLESPACE pg_default",
+        "ALTER TABLE account SET UNLOGGED; ALTER TABLE account SET LOGGED",
+        "BEGIN; SAVEPOINT a; ALTER TABLE account SET UNLOGGED; ALTER TABLE account SET LOGGED; UPDATE account SET balance = 77 WHERE id = 4; COMMIT",
         "BEGIN; SAVEPOINT a; ALTER TABLE account ALTER balance TYPE bigint; SAVEPOINT b; UPDATE account SET balance = 1 WHERE id = 1; COMMIT",
         "BEGIN; UPDATE account SET balance = 2 WHERE id = 2; SAVEPOINT a; ALTER TABLE account ADD e int DEFAULT 1; COMMIT",
         "BEGIN; DELETE FROM account; TRUNCATE account; INSERT INTO account (id, balance) SELECT g, 0 FROM generate_series(1, 5) g; COMMIT",
