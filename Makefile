@@ -9,7 +9,7 @@ SECONDS = 60
 SERVER = /tmp/audit-server-$(shell id -u)-$(PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo server server-stop test test-all test-core fuzz check fmt install bench setup clean
+.PHONY: help demo server server-stop test test-all test-core test-cassert fuzz check fmt install bench setup clean
 .NOTPARALLEL:
 
 help: ## print this list
@@ -38,6 +38,9 @@ test-all: ## run all tests for all majors
 
 test-core: ## run the tests that need no PostgreSQL
 	@scripts/test core
+
+test-cassert: ## run all tests on a server built with assertions
+	@AUDIT_CASSERT=1 scripts/test $(PG)
 
 fuzz: ## give each parser damaged input for SECONDS (60)
 	@cargo run --quiet --release --package audit-ledger --example fuzz -- $(SECONDS)

@@ -20,6 +20,14 @@ elif [ "$(id -u)" = 0 ]; then
 else
   CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/audit-extension
 fi
+# AUDIT_CASSERT=1: a PostgreSQL that checks its own assertions, and what is done to its memory, beside the usual one.
+FLAVOR=${AUDIT_CASSERT:+-cassert}
+# Both have the same features, so that each would throw away what was built for the other.
+case "$FLAVOR ${CARGO_TARGET_DIR:-}" in
+  " "* | *" "*/cassert) ;; # the latter: set by a script that called this one
+  *) export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ROOT/target}/cassert" ;;
+esac
+
 unset MAKEFLAGS MFLAGS MAKELEVEL # of our make, not meant for PostgreSQL's
 export PATH="$CACHE/cargo/bin:$PATH:$HOME/.cargo/bin"
 
@@ -76,7 +84,7 @@ GO_PACKAGES=(golang-go golang-golang-x-mod-dev)
 pgrx_version() { sed -nE 's/^pgrx *= *(\{ *version *= *)?"=([0-9.]+)".*/\2/p' "$ROOT/Cargo.toml"; }
 
 # Each major has its own: the bindings are built again whenever config.toml changes.
-pgrx_home() { printf '%s/pgrx/%s\n' "$CACHE" "$1"; }
+pgrx_home() { printf '%s/pgrx/%s\n' "$CACHE" "$1$FLAVOR"; }
 
 # The directory for private trees: short, and one that user postgres can reach when we are root.
 trees_dir() {

@@ -26,7 +26,7 @@ COMMENT ON FUNCTION audit.maintenance(text) IS
   'Opens the guards for the rest of the transaction, to superusers only; the reason is recorded. Gives the id of the entry.';
 REVOKE ALL ON FUNCTION audit.maintenance(text) FROM PUBLIC;
 
--- Stable: one snapshot for log and tables. Unsafe in parallel mode: a table that cannot be read is a finding, for which a subtransaction is needed.
+-- Stable: changes nothing. Unsafe in parallel mode: a table that cannot be read is a finding, for which a subtransaction is needed.
 CREATE FUNCTION audit.verify(checkpoint text DEFAULT NULL, tables boolean DEFAULT true, since_seal bigint DEFAULT NULL)
   RETURNS TABLE (what text, ok boolean, checked bigint, problems bigint, detail text)
   LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10

@@ -109,6 +109,10 @@ pub(crate) enum Error {
         action: &'static str,
         relation: String,
     },
+    /// LOCK TABLE of a table of the extension.
+    GuardedLock {
+        relation: String,
+    },
     /// A small table of the extension has an index that cannot be kept.
     SpecialIndex {
         relation: String,
@@ -332,6 +336,12 @@ impl Error {
                 some(
                     "Changes are recorded by the triggers of protected tables; see audit.protect() and audit.unprotect().",
                 ),
+            ),
+            GuardedLock { relation } => (
+                ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("cannot lock table \"{relation}\" in this mode"),
+                some("Everybody who changes a protected table would have to wait, or the log could not be vacuumed."),
+                some("Modes ACCESS SHARE, ROW SHARE and ROW EXCLUSIVE are not refused."),
             ),
             SpecialIndex { relation } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

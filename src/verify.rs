@@ -1,7 +1,8 @@
 //! `audit.verify()` and `audit.findings()`: the log against itself, and the tables against the log.
 //!
-//! Reads only: it runs on a standby and in a read-only transaction. Everything is seen through the snapshot of the running statement, so that a log
-//! and tables that are being written to meanwhile still fit each other. The judgement is the ledger crate's; here rows are read and handed to it.
+//! Reads only: it runs on a standby and in a read-only transaction. Everything is seen through one snapshot, so that a log and tables that are being written to
+//! meanwhile still fit each other: one that is taken when all tables are locked, for to an older one a table is empty that was truncated or rewritten since. The judgement is the
+//! ledger crate's; here rows are read and handed to it.
 //!
 //! Memory does not grow with the log: chains are followed by the ends of their runs, tables by sums of keyed hashes. Only where a table does not
 //! add up are the rows in question looked at again, in batches of bounded size. Only the transactions that wrote a table are kept, as a compressed bitmap.
@@ -14,6 +15,7 @@ use audit_ledger::{
     Transactions, VerifierKey, Writer, effects,
 };
 use pgrx::IntoDatum;
+use pgrx::pg_sys::Oid;
 use uuid::Uuid;
 
 use crate::checkpoint;
@@ -24,10 +26,11 @@ use crate::key;
 use crate::log::Log;
 use crate::pg::attempt::attempt;
 use crate::pg::fmgr::Call;
+use crate::pg::lock::try_lock_to_read;
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
-use crate::pg::scan::{TableScan, Visible};
-use crate::pg::{session, xact};
+use crate::pg::scan::{LatestSnapshot, TableScan, Visible};
+use crate::pg::{catalog, session, xact};
 use crate::reading::{self, settle, take_apart, verify_row};
 use crate::registry::{self, Objects};
 use crate::render::Table;
@@ -243,6 +246,7 @@ fn run(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Err
 fn run_since(request: &Request, number: i64, sink: &mut impl FnMut(Finding)) -> Result<Outcome, Error> {
     let objects = session_cache::objects()?;
     let log = Log::open(&objects)?;
+    let _snapshot = LatestSnapshot::where_free();
     let ledger = registry::ledger(&objects, Visible::Statement)?.ok_or(Error::NoLedger)?;
     let start = Start::behind(&objects, ledger, &log, number)?;
     let mut progress = Progress::new();
@@ -279,16 +283,16 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     let log = Log::open(&objects)?;
     let mut progress = Progress::new();
     // Which entries tell of which table must be known before they are read; without tables one reading is enough.
-    let survey = if request.tables {
-        let mut step = |rows| progress.steps(rows, "entries searched for protected tables");
-        let landmarks = reading::read(&objects, &log, &reading::Request::landmarks(), &mut step, sink)?.landmarks;
-        Some(Survey::of(&objects, landmarks, sink)?)
+    let locked = lock_registered(&objects)?;
+    let (snapshot, survey) = if request.tables {
+        let (snapshot, survey) = survey_locked(&objects, &log, locked, &mut progress, sink)?;
+        (snapshot, Some(survey))
     } else {
-        None
+        (LatestSnapshot::where_free(), None)
     };
     let mut outcome = Outcome { compared: request.tables, ..Outcome::default() };
     let mut candidates = match &survey {
-        Some(survey) => candidates(&objects, &survey.history, &mut outcome)?,
+        Some(survey) => candidates(&objects, &survey.history, snapshot.is_some(), &mut outcome)?,
         None => Vec::new(),
     };
     let (row_key, leaf_key) = (session::random_key(), session::random_key());
@@ -398,21 +402,77 @@ struct Candidate {
     writers: Transactions,
 }
 
-/// The tables whose live rows can be compared, by index into the history.
-fn candidates(objects: &Objects, history: &History, outcome: &mut Outcome) -> Result<Vec<Option<Candidate>>, Error> {
+/// What the log says of tables as a whole, and the snapshot of the verdict where it is one of its own: taken when all of them were locked.
+fn survey_locked(
+    objects: &Objects,
+    log: &Log,
+    mut locked: HashSet<Oid>,
+    progress: &mut Progress,
+    sink: &mut impl FnMut(Finding),
+) -> Result<(Option<LatestSnapshot>, Survey), Error> {
+    loop {
+        let snapshot = LatestSnapshot::where_free();
+        let mut step = |rows| progress.steps(rows, "entries searched for protected tables");
+        let landmarks = reading::read(objects, log, &reading::Request::landmarks(), &mut step, sink)?.landmarks;
+        let mut found = Vec::new();
+        let survey = Survey::of(objects, landmarks, &mut |finding| found.push(finding))?;
+        let registrations = registry::all(objects, Visible::Statement)?;
+        let mut is_complete = true;
+        for table in &survey.history.tables {
+            let oid = coverage::present_oid(objects, table, &registrations)?;
+            if locked.insert(oid) {
+                lock_to_read(oid);
+                is_complete = false;
+            }
+        }
+        // Tables that the registry does not name, or that came under protection meanwhile, need another snapshot; where there is none to be had, they are looked at as they are.
+        if is_complete || snapshot.is_none() {
+            found.into_iter().for_each(sink);
+            return Ok((snapshot, survey));
+        }
+    }
+}
+
+/// Locks all tables that are registered now; gives their object ids.
+fn lock_registered(objects: &Objects) -> Result<HashSet<Oid>, Error> {
+    let tables: Vec<Oid> =
+        registry::all(objects, Visible::Now)?.iter().map(|registration| registration.relation).collect();
+    tables.iter().copied().for_each(lock_to_read);
+    Ok(tables.into_iter().collect())
+}
+
+/// Locks a table as a reader does; says so where it has to wait.
+fn lock_to_read(table: Oid) {
+    if !try_lock_to_read(table) {
+        error::notice(format!(
+            "verification waits for {}, which another transaction has locked against readers",
+            session_cache::display_name(table)
+        ));
+    }
+    drop(Relation::try_open(table, Lock::AccessShare));
+}
+
+/// The tables whose live rows can be compared, by index into the history. `is_fresh`: the snapshot was taken when they were locked.
+fn candidates(
+    objects: &Objects,
+    history: &History,
+    is_fresh: bool,
+    outcome: &mut Outcome,
+) -> Result<Vec<Option<Candidate>>, Error> {
     let registrations = registry::all(objects, Visible::Statement)?;
     let mut candidates = Vec::with_capacity(history.tables.len());
     for table in &history.tables {
         let oid = coverage::present_oid(objects, table, &registrations)?;
         let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
-        candidates.push(candidate(table, oid, registration, outcome));
+        let candidate = candidate(table, oid, registration, outcome);
+        candidates.push(candidate.filter(|candidate| is_fresh || has_its_rows(table, &candidate.relation, outcome)));
     }
     Ok(candidates)
 }
 
 fn candidate(
     table: &Protected,
-    oid: pgrx::pg_sys::Oid,
+    oid: Oid,
     registration: Option<&registry::Registration>,
     outcome: &mut Outcome,
 ) -> Option<Candidate> {
@@ -442,6 +502,18 @@ fn candidate(
     let table = Table::new(&relation, &excluded, details.images == "full");
     let columns = table.column_names().map(str::to_owned).collect();
     Some(Candidate { relation, table, columns, sums: None, writers: Transactions::new() })
+}
+
+/// Whether a snapshot that is older than our lock still sees the rows of a table: not when it was emptied or written anew in between. A transaction that begins later sees them.
+fn has_its_rows(table: &Protected, relation: &Relation, outcome: &mut Outcome) -> bool {
+    let has = catalog::file_in_snapshot(relation.oid()).is_none_or(|file| file == relation.file());
+    if !has {
+        outcome.passed_over.push(format!(
+            "{} not compared, as it was emptied or rewritten after the snapshot of this transaction",
+            table.display()
+        ));
+    }
+    has
 }
 
 /// The comparison of tables with the log, after the log was read once.

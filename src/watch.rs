@@ -20,7 +20,7 @@ use crate::pg::catalog;
 use crate::pg::fmgr::Call;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::LatestSnapshot;
-use crate::pg::{compat, session, shared, xact};
+use crate::pg::{compat, lock, session, shared, xact};
 use crate::protect::{ROW_TRIGGER, TRUNCATE_TRIGGER};
 use crate::registry::{self, Objects};
 use crate::session_cache::{self, display_name};
@@ -317,6 +317,30 @@ pub(crate) fn before_truncate(relation: pg_sys::Oid) -> Result<(), Error> {
         return Err(Error::Guarded { action: "truncate", relation: display_name(relation) });
     }
     Ok(())
+}
+
+/// LOCK TABLE is about to lock a relation in a mode that keeps writers or VACUUM out. Whoever may write all data may do so to ours, as the server has it.
+pub(crate) fn before_lock(relation: pg_sys::Oid) -> Result<(), Error> {
+    match lockable() {
+        Some(objects) if objects.tables().contains(&relation) => {
+            Err(Error::GuardedLock { relation: display_name(relation) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// LOCK TABLE has locked what it names, and what views among it name.
+pub(crate) fn after_lock() -> Result<(), Error> {
+    let Some(objects) = lockable() else { return Ok(()) };
+    match objects.tables().into_iter().find(|table| lock::holds_definition(*table)) {
+        Some(table) => Err(Error::GuardedLock { relation: display_name(table) }),
+        None => Ok(()),
+    }
+}
+
+/// The objects that this role must not lock.
+fn lockable() -> Option<Rc<Objects>> {
+    if ABSENT.get() || session::is_superuser() { None } else { guarded() }
 }
 
 /// A query, or COPY, is about to write to a relation; `action` is what messages call it.

@@ -312,6 +312,7 @@ const PG_POLICY_OID_INDEX: u32 = 3257;
 const PG_INHERITS: pg_sys::Oid = pg_sys::Oid::from_u32(2611);
 const PG_TRIGGER_OID_INDEX: u32 = 2702;
 const PG_PROC_OID_INDEX: u32 = 2690;
+const PG_CLASS_OID_INDEX: u32 = 2662;
 /// Number of the column `oid`, the first of each of them.
 const OID: i16 = 1;
 
@@ -358,6 +359,16 @@ pub(crate) fn schemas_of_function(oid: pg_sys::Oid) -> [Option<pg_sys::Oid>; 2] 
 
 /// A column of type oid of the catalog's row for an object.
 fn member(catalog: pg_sys::Oid, index: u32, object: pg_sys::Oid, column: u32) -> Option<pg_sys::Oid> {
+    visible_member(Visible::Now, catalog, index, object, column)
+}
+
+fn visible_member(
+    visible: Visible,
+    catalog: pg_sys::Oid,
+    index: u32,
+    object: pg_sys::Oid,
+    column: u32,
+) -> Option<pg_sys::Oid> {
     let catalog = Relation::open(catalog, Lock::AccessShare);
     let index = Relation::open(pg_sys::Oid::from(index), Lock::AccessShare);
     let condition = Condition {
@@ -367,11 +378,22 @@ fn member(catalog: pg_sys::Oid, index: u32, object: pg_sys::Oid, column: u32) ->
         value: pg_sys::Datum::from(object),
     };
     let mut found = None;
-    by_index(&catalog, &index, Visible::Now, &[condition], Direction::Forward, |row| {
+    by_index(&catalog, &index, visible, &[condition], Direction::Forward, |row| {
         found = row.oid(column as usize - 1);
         false
     });
     found
+}
+
+/// Number of the file of a relation's rows as the running statement sees it, which may be from before it was emptied or written anew.
+pub(crate) fn file_in_snapshot(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    visible_member(
+        Visible::Statement,
+        pg_sys::RelationRelationId,
+        PG_CLASS_OID_INDEX,
+        relation,
+        pg_sys::Anum_pg_class_relfilenode,
+    )
 }
 
 /// Whether a catalog defines what protection depends on: tables, their triggers, functions, rules, dependencies, schemas, extensions.

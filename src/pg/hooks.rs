@@ -113,16 +113,28 @@ unsafe extern "C-unwind" fn process_utility(
         }
         let outside = watch::enter();
         let node = (*statement).utilityStmt;
-        use pg_sys::NodeTag::{T_AlterExtensionContentsStmt, T_AlterTableStmt, T_CopyStmt, T_GrantStmt};
-        if matches!((*node).type_, T_CopyStmt | T_AlterTableStmt | T_AlterExtensionContentsStmt | T_GrantStmt) {
+        use pg_sys::NodeTag::{T_AlterExtensionContentsStmt, T_AlterTableStmt, T_CopyStmt, T_GrantStmt, T_LockStmt};
+        let is_lock = (*node).type_ == T_LockStmt;
+        if is_lock
+            || matches!((*node).type_, T_CopyStmt | T_AlterTableStmt | T_AlterExtensionContentsStmt | T_GrantStmt)
+        {
             before_utility_of_interest(node);
         }
         next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
+        if is_lock {
+            after_lock();
+        }
         if watch::has_notes() {
             after_utility(outside);
         }
         watch::left(outside);
     }
+}
+
+/// LOCK TABLE reaches the tables of a view as well.
+#[pg_guard]
+extern "C-unwind" fn after_lock() {
+    or_report(watch::after_lock());
 }
 
 #[pg_guard]
@@ -155,6 +167,15 @@ unsafe extern "C-unwind" fn before_writes(plan: *mut pg_sys::PlannedStmt) {
 unsafe extern "C-unwind" fn before_utility_of_interest(node: *mut pg_sys::Node) {
     // SAFETY: the caller has looked at the tag of the statement; its members are valid or null.
     unsafe {
+        if (*node).type_ == pg_sys::NodeTag::T_LockStmt {
+            let statement = node.cast::<pg_sys::LockStmt>();
+            if (*statement).mode >= pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE {
+                for name in PgList::<pg_sys::RangeVar>::from_pg((*statement).relations).iter_ptr() {
+                    or_report(watch::before_lock(relation_named(name)));
+                }
+            }
+            return;
+        }
         if !matches!((*node).type_, pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_AlterTableStmt) {
             or_report(watch::before_rights_or_members());
             return;

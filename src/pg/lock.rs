@@ -32,6 +32,12 @@ pub(crate) fn lock(target: Target) {
     acquire(target, false);
 }
 
+/// Locks a relation as a reader does, to the end of the transaction, if nobody has locked it against readers; says whether it did. Never waits.
+pub(crate) fn try_lock_to_read(relation: pg_sys::Oid) -> bool {
+    // SAFETY: by value.
+    unsafe { pg_sys::ConditionalLockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) }
+}
+
 /// Whether nobody wants the current database for himself, to drop, rename, move or copy it. If so, whoever wants to has to wait to the end of this transaction.
 /// The same lock that a process takes when it connects (postinit.c), so that those wait for us here and not until they give up.
 pub(crate) fn try_lock_database() -> bool {

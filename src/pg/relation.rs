@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 
 use pgrx::{PgList, pg_sys};
 
+use super::heap::Shape;
 use super::{compat, server};
 
 /// Lock modes that we take on relations (storage/lockdefs.h).
@@ -155,6 +156,11 @@ impl Relation {
         }
     }
 
+    /// Number of the file of its rows. Whatever empties the relation or writes it anew gives it another.
+    pub(crate) fn file(&self) -> pg_sys::Oid {
+        self.class().relfilenode
+    }
+
     /// Whether somebody besides the holder of `self` has the relation open in this process: a command that surrounds this one is still at work on it.
     pub(crate) fn is_in_use(&self) -> bool {
         // SAFETY: an open relation is a valid struct.
@@ -222,6 +228,14 @@ impl Relation {
     pub(crate) fn width(&self) -> usize {
         // SAFETY: an open relation has a descriptor.
         unsafe { (*self.desc()).natts as usize }
+    }
+
+    /// How the columns lie in a row, dropped ones included; `None` when only the server can take such rows apart.
+    pub(super) fn shape(&self) -> Option<Shape> {
+        let desc = self.desc();
+        // SAFETY: as in `columns`.
+        let attributes = (0..self.width()).map(|index| unsafe { compat::attribute(desc, index) });
+        Shape::new(attributes.map(|attribute| (attribute.attlen, attribute.attbyval, attribute.attalign as u8)))
     }
 
     pub(super) fn desc(&self) -> pg_sys::TupleDesc {

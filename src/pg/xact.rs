@@ -76,6 +76,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     }
     if event == XACT_EVENT_PRE_PREPARE {
         or_report(seal::refuse_prepare());
+        chain::before_prepare();
     }
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {

@@ -126,7 +126,7 @@ fn no_ordinary_role_can_lock_the_log_against_writers() {
     }
 }
 
-/// Whoever may change all data may lock all tables, as PostgreSQL has it: ours as well, unless hooks of the preloaded library refuse it.
+/// Whoever may change all data may lock all tables, as PostgreSQL has it: ours as well, unless hooks of the preloaded library refuse it (`guards.rs`).
 #[test]
 fn whoever_may_write_all_data_can_lock_the_log_but_loses_nothing() {
     let scene = Scene::account();
@@ -162,21 +162,41 @@ fn a_running_verdict_holds_no_writer_up() {
     auditor.run("COMMIT");
 }
 
-/// A table that its owner keeps locked makes a verdict wait for it, as it would any reader; the wait can be bounded, and without tables there is none.
+/// A table that its owner keeps locked makes a verdict wait for it, as it would any reader; the wait can be bounded and cancelled, and what is new in the log needs none.
 #[test]
 fn a_table_locked_by_its_owner_delays_the_verdict_about_it() {
     let scene = Scene::account();
     let mut owner = scene.database.connect_as(OWNER);
     owner.run("BEGIN; LOCK TABLE account IN ACCESS EXCLUSIVE MODE");
     let mut auditor = scene.database.connect();
-    auditor.run("SET lock_timeout = '300ms'");
-    let result = auditor.batch_execute("SELECT * FROM audit.verify()");
-    if let Err(error) = &result {
-        assert_eq!(error.as_db_error().expect("the backend has not ended").code().code(), "55P03");
+    for (timeout, code) in [("lock_timeout", "55P03"), ("statement_timeout", "57014")] {
+        auditor.run(&format!("SET {timeout} = '300ms'"));
+        for call in ["verify", "findings"] {
+            auditor.notices();
+            assert_eq!(auditor.refused(&format!("SELECT * FROM audit.{call}()")).code().code(), code);
+            assert_eq!(
+                auditor.notices(),
+                ["verification waits for public.account, which another transaction has locked against readers"]
+            );
+        }
+        auditor.run(&format!("RESET {timeout}"));
     }
+    let pid = auditor.backend_pid();
+    let mut other = scene.database.connect();
+    let refused = std::thread::scope(|scope| {
+        let verdict = scope.spawn(|| auditor.refused("SELECT * FROM audit.verify()"));
+        wait_until("the verdict waits", || {
+            other.holds(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"))
+        });
+        other.run(&format!("SELECT pg_cancel_backend({pid})"));
+        verdict.join().expect("it was refused")
+    });
+    assert_eq!(refused.code().code(), "57014");
     // What is new in the log needs no table.
     scene.database.connect().run("SELECT audit.seal()");
-    auditor.run("SELECT * FROM audit.verify(since_seal => 1); SELECT count(*) FROM audit.export()");
+    auditor.run(
+        "SET lock_timeout = '300ms'; SELECT * FROM audit.verify(since_seal => 1); SELECT count(*) FROM audit.export()",
+    );
     owner.run("ROLLBACK");
     assert_clean(&mut auditor);
 }

@@ -1,6 +1,8 @@
 //! Verification made to lie, to fail or to hang.
 
-use super::{APP, OWNER, SUPERUSER, Scene, run_all};
+use audit_tests::{Session, wait_until};
+
+use super::{APP, OWNER, SUPERUSER, Scene, run_all, told};
 
 /// Inside the server nothing can be trusted that a superuser has replaced. An export is verified elsewhere.
 #[test]
@@ -120,16 +122,118 @@ fn open_transactions_are_no_alarm_for_anybody() {
     scene.assert_clean();
 }
 
+/// Lets a verdict wait for the table that the owner has locked, lets the owner go on meanwhile, and gives what the verdict says.
+fn verdict_that_waits(scene: &Scene, auditor: &mut Session, meanwhile: &[&str]) -> Vec<String> {
+    let mut owner = scene.database.connect_as(OWNER);
+    owner.run("BEGIN; LOCK TABLE account IN ACCESS EXCLUSIVE MODE");
+    let pid = auditor.backend_pid();
+    let mut observer = scene.database.connect();
+    std::thread::scope(|scope| {
+        let verdict = scope.spawn(|| told(auditor));
+        wait_until("the verdict waits", || {
+            observer.holds(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"))
+        });
+        meanwhile.iter().for_each(|statement| owner.run(statement));
+        owner.run("COMMIT");
+        verdict.join().expect("it says something")
+    })
+}
+
 /// To a snapshot from before, a table that was truncated or rewritten since is empty: so it is for every reader (documentation of PostgreSQL, caveats of MVCC).
+/// A verdict takes its own when it has locked the tables.
 #[test]
-fn a_truncation_behind_an_old_snapshot_is_an_alarm_that_passes() {
+fn what_is_emptied_or_rewritten_while_a_verdict_waits_is_no_alarm() {
+    for meanwhile in [
+        &["TRUNCATE account"][..],
+        &["TRUNCATE account", "INSERT INTO account VALUES (5, 'eve', 5)"],
+        &["ALTER TABLE account ALTER COLUMN balance TYPE int USING balance + 1"],
+        &["ALTER TABLE account ALTER COLUMN balance TYPE numeric", "UPDATE account SET balance = balance / 3"],
+        &["DELETE FROM account WHERE id = 1"],
+        &["SELECT 1"],
+    ] {
+        let scene = Scene::account();
+        let mut auditor = scene.database.connect();
+        assert_eq!(verdict_that_waits(&scene, &mut auditor, meanwhile), [""; 0], "{meanwhile:?}");
+        let notices = auditor.notices();
+        assert!(
+            notices.iter().any(|notice| notice.starts_with("verification waits for public.account")),
+            "{notices:?}"
+        );
+        audit_tests::assert_clean(&mut auditor);
+        assert_eq!(auditor.notices(), [""; 0]);
+    }
+}
+
+/// What was changed behind the triggers is found all the same.
+#[test]
+fn a_verdict_that_waits_overlooks_nothing() {
+    let scene = Scene::account();
+    let mut auditor = scene.database.connect();
+    let behind = "UPDATE account SET balance = 1000000 WHERE id = 1";
+    audit_tests::guards_off(&mut scene.database.connect(), "account", behind);
+    let told = verdict_that_waits(&scene, &mut auditor, &["INSERT INTO account VALUES (5, 'eve', 5)"]);
+    assert_eq!(told, [r#"table public.account: row {"id":1}: column "balance" is 1000000, the log says 100"#]);
+}
+
+/// A transaction that sees all as of an older snapshot leaves such a table to the next one, and says so.
+#[test]
+fn a_table_emptied_or_rewritten_behind_an_old_snapshot_is_left_to_the_next_transaction() {
+    for (level, change) in [
+        ("REPEATABLE READ", "TRUNCATE account"),
+        ("SERIALIZABLE", "TRUNCATE account"),
+        ("REPEATABLE READ", "ALTER TABLE account ALTER COLUMN balance TYPE int USING balance + 1"),
+    ] {
+        let scene = Scene::account();
+        let mut old = scene.database.connect();
+        old.run(&format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM audit.log"));
+        scene.database.connect_as(OWNER).run(change);
+        assert_eq!(old.number("SELECT count(*) FROM account"), 0, "PostgreSQL shows the rows after all");
+        audit_tests::assert_clean(&mut old);
+        let detail = "SELECT detail FROM audit.verify() WHERE what = 'table'";
+        let said = old.text(detail);
+        assert!(
+            said.ends_with(
+                "; public.account not compared, as it was emptied or rewritten after the snapshot of this transaction"
+            ),
+            "{said}"
+        );
+        old.run("COMMIT");
+        audit_tests::assert_clean(&mut old);
+        assert!(!old.text(detail).contains("not compared"));
+        // As of a snapshot that is as old as the transaction alone, the table is compared.
+        old.run(&format!("BEGIN ISOLATION LEVEL {level}"));
+        audit_tests::assert_clean(&mut old);
+        assert!(!old.text(detail).contains("not compared"));
+    }
+}
+
+/// Nobody hides a change by writing its table anew: only transactions from before are affected.
+#[test]
+fn a_table_that_is_rewritten_is_judged_by_whoever_looks_afterwards() {
     let scene = Scene::account();
     let mut old = scene.database.connect();
     old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM audit.log");
-    run_all(&mut scene.database.connect_as(APP), &["TRUNCATE account"]);
-    assert_eq!(old.number("SELECT count(*) FROM account"), 0, "PostgreSQL shows the rows after all");
-    let found = audit_tests::findings(&mut old);
-    assert!(found.iter().all(|finding| finding.kind == "table"), "{found:?}");
-    old.run("COMMIT");
-    audit_tests::assert_clean(&mut old);
+    let mut s = scene.database.connect();
+    audit_tests::guards_off(&mut s, "account", "DELETE FROM account WHERE id = 1");
+    for rewrite in ["VACUUM FULL account", "CLUSTER account USING account_pkey"] {
+        s.run(rewrite);
+        audit_tests::assert_clean(&mut old);
+        for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+            s.run(&format!("BEGIN ISOLATION LEVEL {level}"));
+            audit_tests::assert_found(&mut s, &["table public.account"]);
+            s.run("COMMIT");
+        }
+    }
+}
+
+/// A table that the registry does not name any more is locked once the log has named it, and all is looked at anew.
+#[test]
+fn a_table_that_only_the_log_names_is_locked_before_it_is_compared_too() {
+    let scene = Scene::account();
+    let mut s = scene.database.connect();
+    audit_tests::guards_off(&mut s, "audit.registry", "DELETE FROM audit.registry");
+    let told = verdict_that_waits(&scene, &mut s, &["SELECT 1"]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("audit.registry has no row for it"), "{told:?}");
+    assert!(s.notices().iter().any(|notice| notice.starts_with("verification waits for public.account")));
 }
