@@ -61,6 +61,8 @@ enum What {
     /// It lost a trigger, rule, policy or constraint.
     LostPart,
     Rewritten,
+    /// Written anew with the values that it had.
+    Moved,
     /// Its row trigger was taken away, so that it can get that of another table.
     Attaching,
 }
@@ -128,10 +130,10 @@ fn note_dropped(objects: &Objects, fired: &Fired) -> Result<(), Error> {
 }
 
 fn note_rewritten(objects: &Objects, fired: &Fired) -> Result<(), Error> {
-    if let Some(table) = fired.rewritten()
+    if let Some((table, values)) = fired.rewritten()
         && registry::find(objects, table)?.is_some()
     {
-        note(table, What::Rewritten);
+        note(table, if values { What::Rewritten } else { What::Moved });
     }
     Ok(())
 }
@@ -185,16 +187,27 @@ impl Command {
 
 /// Whether a DDL entry says, in its `new`, that the table is gone.
 pub(crate) fn is_drop(new: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Said {
-        columns: Option<serde::de::IgnoredAny>,
-    }
     serde_json::from_str::<Said>(new).is_ok_and(|said| said.columns.is_none())
 }
 
-/// As much of `new` of a DDL entry as says whether the table is gone: its text may be long.
+/// What verification reads of `new` of a DDL entry.
+#[derive(Deserialize)]
+struct Said {
+    columns: Option<serde::de::IgnoredAny>,
+    next_xid: Option<String>,
+}
+
+/// As much of `new` of a DDL entry as says whether the table is gone, and who wrote its rows: its text may be long.
 pub(crate) fn shortened(new: &str) -> String {
-    if is_drop(new) { "{}".to_owned() } else { r#"{"columns":[]}"#.to_owned() }
+    match serde_json::from_str::<Said>(new) {
+        Ok(Said { columns: None, .. }) => "{}".to_owned(),
+        Ok(Said { next_xid: Some(next_xid), .. }) => format!(r#"{{"columns":[],"next_xid":{}}}"#, json_text(&next_xid)),
+        _ => r#"{"columns":[]}"#.to_owned(),
+    }
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::to_string(text).expect("a text can be said in JSON")
 }
 
 /// `old` of a DDL entry: docs/format.md, section 3.
@@ -217,6 +230,9 @@ struct Details<'a> {
     /// Not there when the table is gone.
     #[serde(flatten)]
     shape: Option<&'a Shape>,
+    /// The next transaction, where all rows were written anew with the values that they had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_xid: Option<String>,
 }
 
 /// Longest text of a statement that is recorded, in bytes.
@@ -228,13 +244,14 @@ fn beginning(statement: &str) -> &str {
     &statement[..end.unwrap_or(0)]
 }
 
-/// Records a command about a table. `after` is what it is now, if it still is; `changed`: whether that differs from what the log knew.
+/// Records a command about a table. `after` is what it is now, if it still is; `changed`: whether that differs from what the log knew; `moved`: whether its rows were written anew as they were.
 fn record(
     objects: &Objects,
     command: &Command,
     registration: &Registration,
     after: Option<(&str, &str, &Shape)>,
     changed: bool,
+    moved: bool,
 ) -> Result<(), Error> {
     let before = Before { schema: &registration.schema, name: &registration.name, shape: &registration.shape };
     let statement = command.statement();
@@ -245,6 +262,7 @@ fn record(
         statement: shown,
         truncated: shown.map(str::len) < statement.map(str::len),
         shape: after.map(|(_, _, shape)| shape),
+        next_xid: moved.then(|| xact::next_transaction().to_string()),
     })?;
     let (schema, name) = after.map_or((before.schema, before.name), |(schema, name, _)| (schema, name));
     let mut recorder = Recorder::open(objects)?;
@@ -296,10 +314,11 @@ fn follow_table(
     let oid = registration.relation;
     let noted = |what| notes.iter().any(|note| note.table == oid && note.what == what);
     if noted(What::Dropped) {
-        return record(objects, command, &registration, None, true);
+        return record(objects, command, &registration, None, true, false);
     }
     let retyped = command.users.contains(&oid);
-    let named = command.relations.contains(&oid) || noted(What::LostPart);
+    let moved = noted(What::Moved);
+    let named = command.relations.contains(&oid) || noted(What::LostPart) || moved;
     let rewritten = noted(What::Rewritten) || noted(What::LostColumn) || (retyped && command.reach.retypes);
     if !(named || rewritten || retyped || command.schema || noted(What::Attaching) || touched.has(oid)) {
         return Ok(());
@@ -341,7 +360,7 @@ fn follow_table(
         NOTES.with_borrow_mut(|kept| kept.extend(notes.iter().filter(|note| note.table == oid)));
         return Ok(());
     }
-    record(objects, command, &registration, Some((&schema, &name, &shape)), redefined || renamed)?;
+    record(objects, command, &registration, Some((&schema, &name, &shape)), redefined || renamed, moved)?;
     let mut registration = Registration {
         known_as: oid,
         is_root,

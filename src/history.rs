@@ -58,10 +58,15 @@ impl Anchor {
     }
 }
 
-/// `new` of a PROTECT entry, as far as it is about its anchor.
+/// `new` of a PROTECT or DDL entry, as far as it is about an anchor.
 #[derive(Deserialize)]
 struct Anchored {
     next_xid: Option<String>,
+}
+
+/// What an entry says of the next transaction.
+fn next_xid(landmark: &Landmark) -> Option<String> {
+    serde_json::from_str::<Anchored>(landmark.new.as_deref()?).ok()?.next_xid
 }
 
 /// Where an entry stands.
@@ -141,9 +146,6 @@ impl History {
                         std::mem::take(&mut history.tables[former].former_names)
                     });
                     alive.push(true);
-                    let anchored: Option<Anchored> =
-                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
-                    let next_xid = anchored.as_ref().and_then(|anchored| anchored.next_xid.as_deref());
                     history.tables.push(Protected {
                         protect_id: landmark.id,
                         chain: landmark.chain,
@@ -152,7 +154,7 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details: landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok()),
-                        anchor: Anchor::of(landmark.id, next_xid),
+                        anchor: Anchor::of(landmark.id, next_xid(landmark).as_deref()),
                         former_names,
                         dropped: None,
                     });
@@ -161,6 +163,9 @@ impl History {
                     let Some((table, _)) = current.get(&landmark.table_oid) else { continue };
                     let table = &mut history.tables[*table];
                     table.rename(&landmark.schema, &landmark.name);
+                    if let Some(next_xid) = next_xid(landmark) {
+                        table.anchor = Anchor::of(landmark.id, Some(&next_xid));
+                    }
                     if landmark.new.as_deref().is_some_and(ddl::is_drop) {
                         let Landmark { chain, seq, id, .. } = *landmark;
                         table.dropped = Some(Place { chain, seq, id });

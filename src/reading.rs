@@ -1,7 +1,7 @@
 //! Reading the whole log once, from end to end: by this process alone, or together with parallel workers.
 //!
 //! A reader takes the entries that come to him, in any order, and what he makes of them can be put together with what other readers have made of theirs: stretches of chains (`links`), sums of leaves
-//! (`leaf_sum`) and of rows (`reconcile`), entries about tables as a whole, and findings. So it does not matter who has read what, and one who reads alone is the same reader.
+//! (`leaf_sum`) and of rows (`reconcile`), transactions that wrote them (`transactions`), entries about tables as a whole, and findings. So it does not matter who has read what, and one who reads alone is the same reader.
 //!
 //! Workers send what they have every so many rows, so that nobody keeps much. Where parts do not fit together, or there is more to tell than can be held, the log is read again by this process
 //! alone: it finds all faults, in the order in which the entries lie.

@@ -5,7 +5,7 @@
 //! ledger crate's; here rows are read and handed to it.
 //!
 //! Memory does not grow with the log: chains are followed by the ends of their runs, tables by sums of keyed hashes. Only where a table does not
-//! add up are the rows in question looked at again, in batches of bounded size.
+//! add up are the rows in question looked at again, in batches of bounded size. Only the transactions that wrote a table are kept, as a compressed bitmap.
 
 use std::collections::HashSet;
 use std::time::Instant;
