@@ -88,6 +88,36 @@ impl Drop for LatestSnapshot {
     }
 }
 
+/// While it lives there is an active snapshot, as the server demands of whoever writes to a table that has a TOAST table (heapam.c, AssertHasSnapshotForToast): also when the transaction commits, and
+/// in utility statements that run without one. The demand is for those who fetch from TOAST. Rows that are made in memory hold nothing to be fetched, so where there is none this one shows what is committed and keeps
+/// nothing from being vacuumed; it costs no look at what others are doing.
+pub(crate) struct NominalSnapshot {
+    pushed: bool,
+}
+
+impl NominalSnapshot {
+    pub(crate) fn where_none() -> NominalSnapshot {
+        // SAFETY: called inside a transaction; pushing copies the static snapshot of the server.
+        unsafe {
+            let pushed = !pg_sys::ActiveSnapshotSet();
+            if pushed {
+                pg_sys::PushActiveSnapshot(&raw mut pg_sys::SnapshotSelfData);
+            }
+            NominalSnapshot { pushed }
+        }
+    }
+}
+
+impl Drop for NominalSnapshot {
+    fn drop(&mut self) {
+        if !self.pushed || super::error_is_on_its_way() {
+            return;
+        }
+        // SAFETY: as for `WithoutOwn`.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
 /// One row, deformed: values and null flags by column index. Valid until the scan moves on.
 pub(crate) struct Row<'a> {
     values: &'a [pg_sys::Datum],
