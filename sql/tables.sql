@@ -8,6 +8,7 @@ CREATE TABLE audit.log (
   seq bigint NOT NULL,
   at timestamptz NOT NULL,
   xid xid8 NOT NULL,
+  subxid xid8,
   command bigint,
   op text NOT NULL,
   table_oid oid,
@@ -34,6 +35,7 @@ COMMENT ON COLUMN audit.log.chain IS 'The chain: one for each concurrent writer.
 COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
 COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
 COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
+COMMENT ON COLUMN audit.log.subxid IS 'Subtransaction (savepoint) that made the change, if it was one: what stands as xmin in the row.';
 COMMENT ON COLUMN audit.log.command IS 'Command of that transaction that made this version of the row.';
 COMMENT ON COLUMN audit.log.op IS 'INSERT, UPDATE, DELETE, TRUNCATE, BASELINE, PROTECT, UNPROTECT, INCARNATION, KEY, DDL, MAINTENANCE.';
 COMMENT ON COLUMN audit.log.table_oid IS 'Object id of the table.';
@@ -60,7 +62,7 @@ ALTER TABLE audit.log SET (autovacuum_vacuum_insert_scale_factor = 0.02);
 -- writers, time and again, for a log that is larger than memory; and there is little to know about columns that are all different.
 ALTER TABLE audit.log
   ALTER id SET STATISTICS 10, ALTER ledger SET STATISTICS 10, ALTER chain SET STATISTICS 10, ALTER seq SET STATISTICS 10,
-  ALTER at SET STATISTICS 10, ALTER xid SET STATISTICS 10, ALTER op SET STATISTICS 10, ALTER table_oid SET STATISTICS 10,
+  ALTER at SET STATISTICS 10, ALTER xid SET STATISTICS 10, ALTER subxid SET STATISTICS 10, ALTER op SET STATISTICS 10, ALTER table_oid SET STATISTICS 10,
   ALTER table_schema SET STATISTICS 10, ALTER table_name SET STATISTICS 10, ALTER login_name SET STATISTICS 10,
   ALTER session_name SET STATISTICS 10, ALTER user_name SET STATISTICS 10, ALTER application_name SET STATISTICS 10,
   ALTER client_addr SET STATISTICS 10,

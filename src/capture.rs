@@ -33,6 +33,7 @@ pub(crate) fn row_change(call: &Call) -> Result<TriggerAnswer, Error> {
         Recorder::open(&objects)?.record(&Event {
             operation,
             command: Some(firing.command()),
+            writer: firing.writer(),
             table: Some(table_of(table.oid, &table.schema, &table.name)),
             key: utf8(&texts.key)?,
             old: utf8(&texts.old)?,
@@ -180,6 +181,7 @@ pub(crate) fn baseline_row<'a>(
     recorder.record(&Event {
         operation: Operation::Baseline,
         command: None,
+        writer: None,
         table: Some(table_of(table.oid, &table.schema, &table.name)),
         key: utf8(key)?,
         old: None,

@@ -1,7 +1,7 @@
 //! Owning a chain and linking entries to it.
 //!
-//! A transaction that writes owns exactly one chain, from its first entry to its end. It takes the chain's lock, reads the head from the log, and keeps the
-//! head in memory from then on; savepoints that are rolled back put it back. Nobody else can append to the chain meanwhile, so it cannot fork, and the unique key of the
+//! A transaction that writes owns exactly one chain, from its first entry to its end. It takes the chain's lock and reads the head from the log, or goes on where this
+//! backend has committed last, and keeps the head in memory from then on; savepoints that are rolled back put it back. Nobody else can append to the chain meanwhile, so it cannot fork, and the unique key of the
 //! log makes an error of whatever would fork it all the same. See docs/design/0001-chains.md.
 
 use std::borrow::Cow;
@@ -25,6 +25,8 @@ use crate::{pending, session_cache, settings};
 pub(crate) struct Event<'a> {
     pub(crate) operation: Operation,
     pub(crate) command: Option<u32>,
+    /// The transaction or subtransaction that stands in the row version that was written; `None` where none was: then the current one has made the change.
+    pub(crate) writer: Option<u32>,
     pub(crate) table: Option<Table<'a>>,
     pub(crate) key: Option<&'a str>,
     pub(crate) old: Option<&'a str>,
@@ -34,7 +36,7 @@ pub(crate) struct Event<'a> {
 impl<'a> Event<'a> {
     /// An event about a table as a whole.
     pub(crate) fn of_table(operation: Operation, table: Table<'a>, new: Option<&'a str>) -> Event<'a> {
-        Event { operation, command: None, table: Some(table), key: None, old: None, new }
+        Event { operation, command: None, writer: None, table: Some(table), key: None, old: None, new }
     }
 }
 
@@ -64,6 +66,7 @@ impl<'a> Recorder<'a> {
         let stored_at = session::now();
         let at = session::to_timestamp(stored_at)
             .ok_or(Error::Damaged { what: "the clock is beyond the year 9999".into() })?;
+        let xid = xact::transaction_id();
         let actor = session_cache::actor();
         let context = settings::context();
         let application = session_cache::application_name();
@@ -74,7 +77,8 @@ impl<'a> Recorder<'a> {
             prev: head.hash,
             id: id as u64,
             at,
-            xid: xact::transaction_id(),
+            xid,
+            subxid: xact::subtransaction_id(xid, event.writer),
             command: event.command,
             operation: Cow::Borrowed(event.operation.as_str()),
             table: event.table.clone(),
@@ -140,6 +144,7 @@ impl<'a> Recorder<'a> {
         self.record(&Event {
             operation: Operation::Incarnation,
             command: None,
+            writer: None,
             table: None,
             key: None,
             old: None,
@@ -175,6 +180,8 @@ struct Owned {
     log: pg_sys::Oid,
     ledger: Uuid,
     chain: u32,
+    /// Whether its lock is held. Where it is not, nobody else can come upon the chain before this transaction is prepared.
+    locked: bool,
     head: Head,
     /// For each savepoint level that has appended: the head before it did.
     saved: Vec<(u32, Head)>,
@@ -190,11 +197,17 @@ struct Known {
     head: Head,
 }
 
+impl Known {
+    fn is_in(&self, objects: &Objects, ledger: &Uuid) -> bool {
+        (self.log, self.ledger) == (objects.log, *ledger)
+    }
+}
+
 #[derive(Default)]
 struct State {
     owned: Option<Owned>,
-    /// The head that this backend committed last. A chain of its own goes on from there: nobody else appends to it while the backend lives. If somebody
-    /// removed or changed that entry since, the next one still names its hash, so that it shows; and if somebody forged a successor, the next one is
+    /// The head that this backend committed last. A chain of its own goes on from there, without the lock: nobody else appends to it while the backend lives, but for a transaction that it
+    /// prepares, and then it asks for the lock again, and for the head. If somebody removed or changed that entry since, the next one still names its hash, so that it shows; and if somebody forged a successor, the next one is
     /// refused by the unique key, and the head is read anew after that.
     known: Option<Known>,
     /// Whether this transaction made the ledger, or brought it to life after a restore.
@@ -232,16 +245,18 @@ fn set_made_live() {
 /// The chain of this transaction and its head, ready to be appended to at the current savepoint level.
 fn own(objects: &Objects, ledger: &Uuid) -> Result<(u32, Head), Error> {
     if STATE.with_borrow(|state| state.owned.is_none()) {
-        let chain = lock_chain();
-        let is_of = |known: &Known| (known.log, known.ledger, known.chain) == (objects.log, *ledger, chain);
-        let known = STATE.with_borrow(|state| state.known.filter(is_of)).map(|known| known.head);
-        let head = match known {
-            Some(head) if chain > SHARED => head,
-            known => Log::open_to_append(objects)?.head(ledger, chain, known.unwrap_or(Head::GENESIS))?,
+        let known = STATE.with_borrow(|state| state.known).filter(|known| known.is_in(objects, ledger));
+        let (chain, locked, head) = match known {
+            Some(Known { chain, head, .. }) if chain > SHARED && settings::chains().is_none() => (chain, false, head),
+            known => {
+                let chain = lock_chain();
+                let known = known.filter(|known| known.chain == chain).map_or(Head::GENESIS, |known| known.head);
+                (chain, true, Log::open_to_append(objects)?.head(ledger, chain, known)?)
+            }
         };
         STATE.with_borrow_mut(|state| {
             let saved = std::mem::take(&mut state.room);
-            state.owned = Some(Owned { log: objects.log, ledger: *ledger, chain, head, saved });
+            state.owned = Some(Owned { log: objects.log, ledger: *ledger, chain, locked, head, saved });
         });
     }
     let level = xact::subtransaction();
@@ -289,11 +304,25 @@ fn lock_chain() -> u32 {
     chain
 }
 
+/// The transaction is about to be prepared: it takes the lock of its chain along.
+pub(crate) fn before_prepare() {
+    let unlocked =
+        STATE.with_borrow(|state| state.owned.as_ref().filter(|owned| !owned.locked).map(|owned| owned.chain));
+    if let Some(chain) = unlocked {
+        lock::lock(Target::Chain(chain));
+        STATE.with_borrow_mut(|state| {
+            if let Some(owned) = &mut state.owned {
+                owned.locked = true;
+            }
+        });
+    }
+}
+
 /// The transaction is over, or prepared: chain and head are not this backend's any more.
 pub(crate) fn end_of_transaction(committed: bool) {
     STATE.with_borrow_mut(|state| {
         state.made_live = false;
-        let Some(Owned { log, ledger, chain, head, mut saved }) = state.owned.take() else { return };
+        let Some(Owned { log, ledger, chain, head, mut saved, .. }) = state.owned.take() else { return };
         saved.clear();
         state.room = saved;
         // A prepared transaction may yet commit. After an error the log is asked again.

@@ -286,6 +286,7 @@ fn record(
     recorder.record(&Event {
         operation: Operation::Ddl,
         command: None,
+        writer: None,
         table: Some(table),
         key: None,
         old: old.as_deref(),

@@ -35,10 +35,33 @@ pub(crate) struct Protected {
     pub(crate) name: String,
     /// `None` when the details of its PROTECT entry cannot be read.
     pub(crate) details: Option<ProtectDetails>,
+    /// Since when the transactions that write its rows are told by entries.
+    pub(crate) anchor: Anchor,
     /// Schemas and names that it had before.
     pub(crate) former_names: Vec<(String, String)>,
     /// The DDL entry that says that it was dropped.
     pub(crate) dropped: Option<Place>,
+}
+
+/// An entry that took the rows of a table as they were: whoever wrote them before is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Anchor {
+    /// Full id of the next transaction then; `None` when the entry does not say it.
+    pub(crate) next_xid: Option<u64>,
+    /// The entries that count have greater ids.
+    pub(crate) id: i64,
+}
+
+impl Anchor {
+    fn of(id: i64, next_xid: Option<&str>) -> Anchor {
+        Anchor { next_xid: next_xid.and_then(|xid| xid.parse().ok()), id }
+    }
+}
+
+/// `new` of a PROTECT entry, as far as it is about its anchor.
+#[derive(Deserialize)]
+struct Anchored {
+    next_xid: Option<String>,
 }
 
 /// Where an entry stands.
@@ -184,6 +207,9 @@ impl History {
                         std::mem::take(&mut history.tables[former].former_names)
                     });
                     alive.push(true);
+                    let anchored: Option<Anchored> =
+                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
+                    let next_xid = anchored.as_ref().and_then(|anchored| anchored.next_xid.as_deref());
                     history.tables.push(Protected {
                         protect_id: landmark.id,
                         chain: landmark.chain,
@@ -192,6 +218,7 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details,
+                        anchor: Anchor::of(landmark.id, next_xid),
                         former_names,
                         dropped: None,
                     });
@@ -225,11 +252,16 @@ impl History {
                     history.resumptions.push(Resumption { chain, seq, details: details.clone() });
                     let Some(details) = details else { continue };
                     kept.clear();
+                    // Copied file by file, rows keep their transactions, and the server goes on behind them; restored from a dump, they were all written anew.
+                    let anchor = details.why.is_none().then(|| Anchor::of(landmark.id, details.next_xid.as_deref()));
                     let mut present = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
                         history.spans.rows.entry(oid).or_default().push(Span { after, until: landmark.id, table });
                         let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
                         history.tables[table].table_oid = oid;
+                        if let Some(anchor) = anchor {
+                            history.tables[table].anchor = anchor;
+                        }
                         present.insert(oid, (table, landmark.id));
                     }
                     current = present;
@@ -240,11 +272,15 @@ impl History {
         for (oid, (table, after)) in current {
             history.spans.rows.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
         }
-        // What a table has become in the end.
-        for (_, seam) in &mut seams {
-            while let Some(table) = next.get(&seam.table) {
-                seam.table = *table;
+        // What each table has become in the end: what comes next comes behind it.
+        let mut last: Vec<usize> = (0..history.tables.len()).collect();
+        for table in (0..last.len()).rev() {
+            if let Some(next) = next.get(&table) {
+                last[table] = last[*next];
             }
+        }
+        for (_, seam) in &mut seams {
+            seam.table = last[seam.table];
         }
         history.keep(&alive, seams);
         history

@@ -171,6 +171,7 @@ fn record_incarnation(objects: &Objects, now: &Incarnation, why: Why) -> Result<
         database_oid: now.database,
         // Copied file by file, tables keep their object ids.
         tables: Default::default(),
+        next_xid: None,
         why: Some(why),
     })?;
     record(objects, Operation::Incarnation, &details, now)
@@ -194,7 +195,7 @@ fn record_key(objects: &Objects, vkey: String) -> Result<(), Error> {
 }
 
 fn record(objects: &Objects, operation: Operation, details: &str, incarnation: &Incarnation) -> Result<(), Error> {
-    let event = Event { operation, command: None, table: None, key: None, old: None, new: Some(details) };
+    let event = Event { operation, command: None, writer: None, table: None, key: None, old: None, new: Some(details) };
     let id = Recorder::open(objects)?.record(&event)?;
     registry::set_incarnation(objects, id, incarnation)
 }

@@ -30,23 +30,24 @@ mod column {
     pub(super) const SEQ: usize = 3;
     pub(super) const AT: usize = 4;
     pub(super) const XID: usize = 5;
-    pub(super) const COMMAND: usize = 6;
-    pub(super) const OP: usize = 7;
-    pub(super) const TABLE_OID: usize = 8;
-    pub(super) const TABLE_SCHEMA: usize = 9;
-    pub(super) const TABLE_NAME: usize = 10;
-    pub(super) const KEY: usize = 11;
-    pub(super) const OLD: usize = 12;
-    pub(super) const NEW: usize = 13;
-    pub(super) const LOGIN_NAME: usize = 14;
-    pub(super) const SESSION_NAME: usize = 15;
-    pub(super) const USER_NAME: usize = 16;
-    pub(super) const APPLICATION_NAME: usize = 17;
-    pub(super) const CLIENT_ADDR: usize = 18;
-    pub(super) const CONTEXT: usize = 19;
-    pub(super) const PREV: usize = 20;
-    pub(super) const HASH: usize = 21;
-    pub(super) const COUNT: usize = 22;
+    pub(super) const SUBXID: usize = 6;
+    pub(super) const COMMAND: usize = 7;
+    pub(super) const OP: usize = 8;
+    pub(super) const TABLE_OID: usize = 9;
+    pub(super) const TABLE_SCHEMA: usize = 10;
+    pub(super) const TABLE_NAME: usize = 11;
+    pub(super) const KEY: usize = 12;
+    pub(super) const OLD: usize = 13;
+    pub(super) const NEW: usize = 14;
+    pub(super) const LOGIN_NAME: usize = 15;
+    pub(super) const SESSION_NAME: usize = 16;
+    pub(super) const USER_NAME: usize = 17;
+    pub(super) const APPLICATION_NAME: usize = 18;
+    pub(super) const CLIENT_ADDR: usize = 19;
+    pub(super) const CONTEXT: usize = 20;
+    pub(super) const PREV: usize = 21;
+    pub(super) const HASH: usize = 22;
+    pub(super) const COUNT: usize = 23;
 }
 
 const TYPES: [pg_sys::Oid; column::COUNT] = [
@@ -55,6 +56,7 @@ const TYPES: [pg_sys::Oid; column::COUNT] = [
     pg_sys::INT4OID,
     pg_sys::INT8OID,
     pg_sys::TIMESTAMPTZOID,
+    pg_sys::XID8OID,
     pg_sys::XID8OID,
     pg_sys::INT8OID,
     pg_sys::TEXTOID,
@@ -147,6 +149,7 @@ pub(crate) fn form(
     row[column::SEQ] = number(entry.seq);
     row[column::AT] = at.into_datum();
     row[column::XID] = number(entry.xid);
+    row[column::SUBXID] = entry.subxid.and_then(number);
     row[column::COMMAND] = entry.command.and_then(|command| i64::from(command).into_datum());
     row[column::TABLE_OID] = table.and_then(|table| pg_sys::Oid::from(table.oid).into_datum());
     row[column::CLIENT_ADDR] = client.map(ClientAddress::datum);
@@ -599,6 +602,7 @@ impl Entries {
             id: number(column::ID)?,
             at: row.int8(column::AT).and_then(session::to_timestamp)?,
             xid: row.int8(column::XID)? as u64,
+            subxid: row.int8(column::SUBXID).map(|xid| xid as u64),
             command: row.int8(column::COMMAND).map(u32::try_from).transpose().ok()?,
             operation: row.bytes(column::OP)?,
             table: match (row.oid(column::TABLE_OID), row.bytes(column::TABLE_SCHEMA), row.bytes(column::TABLE_NAME)) {
@@ -663,6 +667,7 @@ impl Entries {
             id: number(column::ID, "id")?,
             at: row.int8(column::AT).and_then(session::to_timestamp).ok_or("at")?,
             xid: row.int8(column::XID).map(|xid| xid as u64).ok_or("xid")?,
+            subxid: row.int8(column::SUBXID).map(|xid| xid as u64),
             command,
             operation: row.text(column::OP).ok_or("op")?,
             table,

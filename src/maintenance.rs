@@ -38,6 +38,7 @@ pub(crate) fn maintenance(call: &Call) -> Result<i64, Error> {
     let event = Event {
         operation: Operation::Maintenance,
         command: None,
+        writer: None,
         table: None,
         key: None,
         old: None,

@@ -50,6 +50,14 @@ impl ProtectDetails {
     }
 }
 
+/// `new` of a PROTECT entry, and from which transaction on its table has no rows yet.
+#[derive(Serialize)]
+struct Anchored<'a> {
+    #[serde(flatten)]
+    details: &'a ProtectDetails,
+    next_xid: String,
+}
+
 #[derive(Serialize)]
 struct UnprotectDetails<'a> {
     reason: &'a str,
@@ -61,6 +69,9 @@ pub(crate) struct IncarnationDetails {
     pub(crate) system_identifier: String,
     pub(crate) database_oid: u32,
     pub(crate) tables: std::collections::BTreeMap<String, u32>,
+    /// The next transaction, after a restore from a dump: all rows were written before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_xid: Option<String>,
     /// What has changed; not there after a restore from a dump.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<incarnation::Why>,
@@ -76,6 +87,7 @@ pub(crate) fn incarnation_details(objects: &Objects) -> Result<String, Error> {
         system_identifier: session::system_identifier().to_string(),
         database_oid: session::database().to_u32(),
         tables,
+        next_xid: Some(xact::next_transaction().to_string()),
         why: None,
     })
 }
@@ -182,7 +194,9 @@ pub(crate) fn record_protect(
     registration: &Registration,
     recorder: &mut Recorder<'_>,
 ) -> Result<i64, Error> {
-    let details = json(&ProtectDetails::of(registration))?;
+    // The table is locked against writers, so whatever is in it was written by a transaction that has its id.
+    let next_xid = xact::next_transaction().to_string();
+    let details = json(&Anchored { details: &ProtectDetails::of(registration), next_xid })?;
     let (schema, name) = (relation.schema(), relation.name());
     let table = table_of(relation.oid(), &schema, &name);
     recorder.record(&Event::of_table(Operation::Protect, table, Some(&details)))

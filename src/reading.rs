@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use audit_ledger::{
     BucketTotal, Carry, Finding, Hash, Kind, LeafSum, Link, LogVerifier, Operation, Part, RowSums, Sign, Stored,
-    Stretch, Timestamp, effects,
+    Stretch, Timestamp, Transactions, effects,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -57,6 +57,8 @@ pub(crate) struct Tables {
     pub(crate) columns: Vec<Option<HashSet<String>>>,
     /// Of each seam, what was carried over it; `None` for one that is not looked at.
     pub(crate) seams: Vec<Option<Carried>>,
+    /// Of each table, the id behind which entries tell who wrote its rows.
+    pub(crate) anchors: Vec<i64>,
 }
 
 /// What all readers together have made of the log.
@@ -66,6 +68,8 @@ pub(crate) struct Reading {
     pub(crate) leaves: Option<LeafSum>,
     /// Of each table of the request, what its entries come to; then of each seam, what those before and behind it come to.
     pub(crate) sums: Vec<Option<RowSums>>,
+    /// Of each table of the request, who wrote its rows, as its entries say.
+    pub(crate) writers: Vec<Transactions>,
     pub(crate) landmarks: Vec<Landmark>,
 }
 
@@ -183,6 +187,7 @@ impl Whole {
             verifier: LogVerifier::new(),
             leaves: request.leaves.map(|(_, key)| LeafSum::new(key)),
             sums: request.tables.as_ref().map(Tables::empty_sums).unwrap_or_default(),
+            writers: request.tables.as_ref().map(Tables::no_writers).unwrap_or_default(),
             landmarks: Vec::new(),
         };
         Whole { reading, findings: Vec::new(), failed: false }
@@ -204,7 +209,7 @@ impl Whole {
         }
         *failed |= findings.len() > MAX_HELD;
         reading.landmarks.extend(landmarks.into_iter().map(SentLandmark::receive));
-        let Some(End { leaves, sums }) = end else { return };
+        let Some(End { leaves, sums, writers }) = end else { return };
         match (&mut reading.leaves, leaves) {
             (Some(whole), Some(part)) => whole.add_total(part),
             (whole, _) => *whole = None,
@@ -214,6 +219,9 @@ impl Whole {
                 let totals = totals.into_iter().map(|(place, sum, weight)| BucketTotal { place, sum, weight });
                 whole.add_totals(totals, rows);
             }
+        }
+        for (whole, part) in reading.writers.iter_mut().zip(writers) {
+            whole.add_all(&Transactions::from_bytes(&part).expect("leader and workers are of one library"));
         }
     }
 }
@@ -228,6 +236,10 @@ impl Tables {
     fn carries(&self) -> Vec<Option<Carry>> {
         self.seams.iter().map(|carried| carried.as_ref().map(Carried::carry)).collect()
     }
+
+    fn no_writers(&self) -> Vec<Transactions> {
+        vec![Transactions::new(); self.columns.len()]
+    }
 }
 
 /// One who reads.
@@ -238,6 +250,7 @@ struct Reader<'a> {
     sums: Vec<Option<RowSums>>,
     /// Of the tables of the request, what is carried over each seam.
     carries: Vec<Option<Carry>>,
+    writers: Vec<Transactions>,
     landmarks: Vec<Landmark>,
 }
 
@@ -252,12 +265,13 @@ impl<'a> Reader<'a> {
             },
             sums: request.tables.as_ref().map(Tables::empty_sums).unwrap_or_default(),
             carries: request.tables.as_ref().map(Tables::carries).unwrap_or_default(),
+            writers: request.tables.as_ref().map(Tables::no_writers).unwrap_or_default(),
             landmarks: Vec::new(),
         })
     }
 
     fn row(&mut self, entries: &Entries, row: &Row<'_>, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
-        let Reader { request, verifier, leaves, sums, carries, landmarks } = self;
+        let Reader { request, verifier, leaves, sums, carries, writers, landmarks } = self;
         if request.landmarks {
             landmarks.extend(landmark(entries, row));
         }
@@ -265,12 +279,13 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let Some(tables) = &request.tables else { return verify_row(verifier, leaves, entries, row, sink, None) };
-        verify_row(verifier, leaves, entries, row, sink, Some(&mut |stored| add_to_sums(tables, carries, sums, stored)))
+        let mut add = |stored: &Stored<'_>| add_to_sums(tables, carries, sums, writers, stored);
+        verify_row(verifier, leaves, entries, row, sink, Some(&mut add))
     }
 
     fn into_reading(self) -> Reading {
-        let Reader { verifier, leaves, sums, landmarks, .. } = self;
-        Reading { verifier, leaves: leaves.map(Leaves::into_sum), sums, landmarks }
+        let Reader { verifier, leaves, sums, writers, landmarks, .. } = self;
+        Reading { verifier, leaves: leaves.map(Leaves::into_sum), sums, writers, landmarks }
     }
 
     fn settle(&mut self, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
@@ -298,13 +313,20 @@ impl<'a> Reader<'a> {
                         (table, sums.rows(), totals)
                     })
                     .collect(),
+                writers: std::mem::take(&mut self.writers).iter().map(Transactions::to_bytes).collect(),
             }),
         })
     }
 }
 
 /// Adds what an entry tells of the rows of its table.
-fn add_to_sums(tables: &Tables, carries: &[Option<Carry>], sums: &mut [Option<RowSums>], stored: &Stored<'_>) {
+fn add_to_sums(
+    tables: &Tables,
+    carries: &[Option<Carry>],
+    sums: &mut [Option<RowSums>],
+    writers: &mut [Transactions],
+    stored: &Stored<'_>,
+) {
     let entry = &stored.entry;
     let Some(table) = &entry.table else { return };
     if entry.ledger.as_u128() != tables.ledger {
@@ -317,7 +339,13 @@ fn add_to_sums(tables: &Tables, carries: &[Option<Carry>], sums: &mut [Option<Ro
     {
         let add = |sign: Sign, row: &str, value: Option<(&str, &str)>| sums.add(sign, row, value);
         match tables.columns.get(index) {
-            Some(Some(columns)) => take_apart(operation, stored, columns, add),
+            Some(Some(columns)) => {
+                // Only these two write a version of a row.
+                if matches!(operation, Operation::Insert | Operation::Update) && id > tables.anchors[index] {
+                    writers[index].add(entry.subxid.unwrap_or(entry.xid));
+                }
+                take_apart(operation, stored, columns, add);
+            }
             Some(None) => {}
             None => {
                 if let Some(Some(carry)) = carries.get(index - tables.columns.len()) {
@@ -497,6 +525,8 @@ struct End {
     leaves: Option<(u128, u64)>,
     /// Table, rows, and its buckets.
     sums: Vec<(usize, i64, Vec<SentTotal>)>,
+    /// Of each table.
+    writers: Vec<Vec<u8>>,
 }
 
 /// Place, sum and weight of a bucket.

@@ -164,14 +164,15 @@ pub(crate) fn progress_interval() -> Option<Duration> {
 
 /// The context as JSON text on one line; `None` when it is empty.
 pub(crate) fn context() -> Option<String> {
-    let text = CONTEXT.get()?.into_string().ok()?;
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return None;
-    }
-    let mut line = Vec::with_capacity(text.len());
-    audit_ledger::json::push_one_line(&mut line, text.as_bytes());
-    String::from_utf8(line).ok()
+    setting::with_text(&CONTEXT, |text| {
+        let text = text.to_bytes().trim_ascii();
+        if text.is_empty() {
+            return None;
+        }
+        let mut line = Vec::with_capacity(text.len());
+        audit_ledger::json::push_one_line(&mut line, text);
+        String::from_utf8(line).ok()
+    })?
 }
 
 /// What is wrong with a text as a context, when the setting is made and not only when a change is to be recorded.

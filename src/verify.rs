@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use audit_ledger::{
     Carry, Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary,
-    Sign, VerifierKey, effects,
+    Sign, Transactions, VerifierKey, Writer, effects,
 };
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
@@ -30,7 +30,7 @@ use crate::pg::lock::try_lock_to_read;
 use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{LatestSnapshot, TableScan, Visible};
-use crate::pg::{catalog, session};
+use crate::pg::{catalog, session, xact};
 use crate::reading::{self, settle, take_apart, take_apart_after, take_apart_before, verify_row};
 use crate::registry::{self, Objects};
 use crate::render::Table;
@@ -111,6 +111,12 @@ struct Outcome {
     seams: u64,
     /// Why tables were not compared.
     passed_over: Vec<String>,
+    /// Rows of which it was looked at who wrote them.
+    written: u64,
+    /// Those of them that somebody wrote whom the log does not know, where this is no finding.
+    unexplained: u64,
+    /// Why it was not looked at.
+    unanchored: Vec<String>,
     compared: bool,
     /// Only what follows a seal was verified.
     since: Option<i64>,
@@ -178,6 +184,23 @@ impl Outcome {
                     detail.push_str(reason);
                 }
                 (self.rows, detail)
+            }
+            Kind::Transaction if self.since.is_some() => (0, "not asked for: since_seal verifies what is new".into()),
+            Kind::Transaction if !self.compared => (0, "not asked for".into()),
+            Kind::Transaction => {
+                let mut detail =
+                    format!("{} asked which transaction has written them", count(self.written, "row was", "rows were"));
+                if self.unexplained > 0 {
+                    detail.push_str(&format!(
+                        "; of {} the log does not know it, which is no finding while audit.record_unchanged is off, as an UPDATE that changes nothing leaves the same trace; set it to on to have them told",
+                        self.unexplained
+                    ));
+                }
+                for reason in &self.unanchored {
+                    detail.push_str("; ");
+                    detail.push_str(reason);
+                }
+                (self.written, detail)
             }
         }
     }
@@ -299,15 +322,17 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
                 spans: survey.history.spans.clone(),
                 columns: candidates.iter().map(|candidate| Some(candidate.as_ref()?.columns.clone())).collect(),
                 seams,
+                anchors: survey.history.tables.iter().map(|table| table.anchor.id).collect(),
             })
         }),
     };
     let mut step = |rows| progress.steps(rows, "entries of the log verified");
     let read = reading::read(&objects, &log, &wanted, &mut step, sink)?;
     let mut sums = read.sums.into_iter();
-    for (candidate, sums) in candidates.iter_mut().zip(sums.by_ref()) {
+    for ((candidate, sums), writers) in candidates.iter_mut().zip(sums.by_ref()).zip(read.writers) {
         if let Some(candidate) = candidate {
             candidate.sums = sums;
+            candidate.writers = writers;
         }
     }
     let seam_sums: Vec<Option<RowSums>> = sums.collect();
@@ -333,7 +358,14 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     }
     outcome.objects = coverage::check(&objects, &history, sink)?;
     outcome.guards = coverage::remarks(&objects, &history)?;
-    let comparison = Comparison { log: &log, history: &history, key: row_key, buckets };
+    let comparison = Comparison {
+        log: &log,
+        history: &history,
+        key: row_key,
+        buckets,
+        next_xid: xact::next_transaction(),
+        is_live: registry::is_live(&objects)?,
+    };
     for (seam, sums) in seam_sums.iter().enumerate() {
         if let Some(sums) = sums {
             outcome.seams += 1;
@@ -343,7 +375,7 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
     for (index, candidate) in candidates.iter_mut().enumerate() {
         if let Some(candidate) = candidate {
             outcome.tables += 1;
-            outcome.rows += comparison.compare(index, candidate, &mut progress, sink)?;
+            outcome.rows += comparison.compare(index, candidate, &mut outcome, &mut progress, sink)?;
         }
     }
     Ok(outcome)
@@ -387,6 +419,8 @@ struct Candidate {
     /// Columns that are recorded and exist: a column that was dropped since is not compared.
     columns: HashSet<String>,
     sums: Option<RowSums>,
+    /// Who wrote its rows, as its entries say.
+    writers: Transactions,
 }
 
 /// What the log says of tables as a whole, and the snapshot of the verdict where it is one of its own: taken when all of them were locked.
@@ -488,7 +522,7 @@ fn candidate(
         registration.map_or_else(|| details.exclude.clone(), |registration| registration.excluded_today(&relation));
     let table = Table::new(&relation, &excluded, details.images == "full");
     let columns = table.column_names().map(str::to_owned).collect();
-    Some(Candidate { relation, table, columns, sums: None })
+    Some(Candidate { relation, table, columns, sums: None, writers: Transactions::new() })
 }
 
 /// The seams that can be told of: of tables that the caller may read.
@@ -521,6 +555,10 @@ struct Comparison<'a> {
     history: &'a History,
     key: [u8; 16],
     buckets: usize,
+    /// Full id of the next transaction: none of the rows was written by it.
+    next_xid: u64,
+    /// Whether this database has written to the ledger: if not, it was restored from a dump, and its rows were all written by the restore.
+    is_live: bool,
 }
 
 impl Comparison<'_> {
@@ -529,16 +567,22 @@ impl Comparison<'_> {
         &self,
         index: usize,
         candidate: &mut Candidate,
+        outcome: &mut Outcome,
         progress: &mut Progress,
         sink: &mut impl FnMut(Finding),
     ) -> Result<u64, Error> {
         let mut sums = candidate.sums.take().expect("made for all candidates");
         let relation = self.history.tables[index].display();
         let mut rows = 0;
-        let result = live_rows(candidate, &mut |sign, row, value| sums.add(sign, row, value), || {
+        let mut writers = self.writers(index, candidate);
+        let result = live_rows(candidate, &mut |sign, row, value| sums.add(sign, row, value), |writer, row| {
             rows += 1;
             progress.step("live rows compared");
+            if let Some(writers) = &mut writers {
+                writers.look_at(writer, row, &relation, sink);
+            }
         });
+        self.sum_up(index, writers, outcome, sink);
         if let Err(message) = result {
             sink(unreadable(&relation, &message));
             return Ok(rows);
@@ -562,7 +606,7 @@ impl Comparison<'_> {
                 }
                 Ok(())
             })?;
-            let result = live_rows(candidate, &mut |sign, row, value| localizer.add(sign, row, value), || {
+            let result = live_rows(candidate, &mut |sign, row, value| localizer.add(sign, row, value), |_, _| {
                 progress.step("live rows read again")
             });
             if let Err(message) = result {
@@ -616,6 +660,102 @@ impl Comparison<'_> {
         }
         Ok(())
     }
+
+    /// What the rows of a table are held against; `None` where nothing can be said of them.
+    fn writers<'a>(&self, index: usize, candidate: &'a Candidate) -> Option<Writers<'a>> {
+        let anchor = self.history.tables[index].anchor.next_xid?;
+        self.is_live.then(|| Writers {
+            known: &candidate.writers,
+            anchor,
+            next_xid: self.next_xid,
+            strict: settings::record_unchanged(),
+            rows: 0,
+            unknown: 0,
+            unwritten: false,
+        })
+    }
+
+    /// Adds what came of [`Comparison::writers`].
+    fn sum_up(
+        &self,
+        index: usize,
+        writers: Option<Writers<'_>>,
+        outcome: &mut Outcome,
+        sink: &mut impl FnMut(Finding),
+    ) {
+        let relation = self.history.tables[index].display();
+        let Some(writers) = writers else {
+            outcome.unanchored.push(match self.is_live {
+                true => {
+                    format!("{relation} not asked, as the log does not say from which transaction on it knows them")
+                }
+                false => format!("{relation} not asked, as the database was restored and has not written yet"),
+            });
+            return;
+        };
+        outcome.written += writers.rows;
+        if writers.unwritten {
+            outcome.unanchored.push(format!("{relation} does not say it, as it is not stored as a heap"));
+        }
+        if !writers.strict {
+            outcome.unexplained += writers.unknown;
+        } else if let Some(more) = writers.unknown.checked_sub(MOST_STRANGERS).filter(|more| *more > 0) {
+            sink(transaction_finding(
+                &relation,
+                format!(
+                    "{} written by transactions of which the log knows nothing",
+                    count(more, "more row was", "more rows were")
+                ),
+            ));
+        }
+    }
+}
+
+/// Rows of one table that are named because of who wrote them; any more are counted.
+const MOST_STRANGERS: u64 = 1000;
+
+/// Whether the log knows who wrote the rows of a table.
+struct Writers<'a> {
+    known: &'a Transactions,
+    anchor: u64,
+    next_xid: u64,
+    /// Whether every UPDATE leaves an entry, also one that changes nothing.
+    strict: bool,
+    rows: u64,
+    unknown: u64,
+    /// There are rows that do not say who wrote them.
+    unwritten: bool,
+}
+
+impl Writers<'_> {
+    fn look_at(&mut self, writer: Option<Writer>, row: &str, relation: &str, sink: &mut impl FnMut(Finding)) {
+        let Some(writer) = writer else {
+            self.unwritten = true;
+            return;
+        };
+        self.rows += 1;
+        if self.known.has_written(writer, self.anchor, self.next_xid) {
+            return;
+        }
+        self.unknown += 1;
+        if self.strict && self.unknown <= MOST_STRANGERS {
+            let (row, xmin) = (shorten(row), writer.id);
+            sink(transaction_finding(
+                relation,
+                format!(
+                    "row {row} was written by transaction {xmin} (xmin), of which the log has no entry about the table"
+                ),
+            ));
+        }
+    }
+}
+
+fn transaction_finding(relation: &str, detail: String) -> Finding {
+    Finding {
+        kind: Kind::Transaction,
+        hint: "The row was changed without its triggers, and maybe changed back; or an entry of it was removed. An UPDATE that changed nothing while audit.record_unchanged was off leaves the same trace: audit.unprotect() and audit.protect() take a new baseline, from which on it counts anew.".into(),
+        ..table_fault(relation, detail, "")
+    }
 }
 
 /// A table whose rows cannot be read is a fault of that table, and must not hide those of others.
@@ -627,19 +767,18 @@ fn unreadable(relation: &str, message: &str) -> Finding {
     )
 }
 
-/// Takes each live row apart and hands its elements to `add`; an error of the server becomes its message.
+/// Takes each live row apart and hands its elements to `add`, and to `each` who wrote it, and its key or, without one, its whole text; an error of the server becomes its message.
 fn live_rows(
     candidate: &Candidate,
     add: &mut impl FnMut(Sign, &str, Option<(&str, &str)>),
-    mut each: impl FnMut(),
+    mut each: impl FnMut(Option<Writer>, &str),
 ) -> Result<(), String> {
     let Candidate { relation, table, .. } = candidate;
     attempt(|| {
         let scratch = Scratch::new();
         let (mut key, mut new) = (Vec::new(), Vec::new());
         let mut scan = TableScan::new(relation, Visible::Statement);
-        while let Some(row) = scan.next(relation.width()) {
-            each();
+        while let Some((row, writer)) = scan.next_written(relation.width()) {
             key.clear();
             new.clear();
             scratch
@@ -652,6 +791,7 @@ fn live_rows(
             scratch.reset();
             let (key, new) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&new));
             let key = (!key.is_empty()).then_some(&*key);
+            each(writer, key.unwrap_or(&new));
             effects(Operation::Delete, key, Some(&new), None, add).map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -16,10 +16,21 @@ pub(crate) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
         // Most values are as they are: neither compressed nor out of line.
         let plain =
             varlena::varatt_is_4b_u(stored) || (varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored));
-        let value = if plain { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
+        let value = if plain { stored } else { detoast(stored) };
         let length = varlena::varsize_any_exhdr(value);
         std::slice::from_raw_parts(varlena::vardata_any(value).cast::<u8>(), length)
     }
+}
+
+/// A call of its own, so that [`bytes`] is small.
+///
+/// # Safety
+/// `stored` is a value of variable length.
+#[cold]
+#[inline(never)]
+unsafe fn detoast(stored: *mut pg_sys::varlena) -> *mut pg_sys::varlena {
+    // SAFETY: as promised by the caller.
+    unsafe { pg_sys::pg_detoast_datum_packed(stored) }
 }
 
 /// Text of a variable-length value. Bytes that are not UTF-8 (a damaged row) are replaced, so that they can be reported.
@@ -67,15 +78,18 @@ impl Packed {
     pub(crate) fn push(&mut self, bytes: &[u8]) -> pg_sys::Datum {
         let (start, size) = (self.words.len(), 1 + bytes.len().div_ceil(4));
         assert!(self.words.capacity() - start >= size, "values do not move once they are packed");
-        self.words.resize(start + size, 0);
-        let value = self.words[start..].as_mut_ptr();
         // The server refuses values of 1 GiB or more; callers check before, so that the message says what was too large.
         let length = i32::try_from(bytes.len() + 4).unwrap_or(i32::MAX);
-        // SAFETY: `size` words were just added, of which the first is the header; nothing is moved as long as `self` lives.
-        unsafe {
+        // SAFETY: there is room for `size` words more, of which the first is the header; all of them are written, the last one, whose end may be spare, twice. Nothing is moved as long as
+        // `self` lives.
+        let value = unsafe {
+            let value = self.words.as_mut_ptr().add(start);
+            value.add(size - 1).write(0);
             varlena::set_varsize_4b(value.cast(), length);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.add(1).cast(), bytes.len());
-        }
+            self.words.set_len(start + size);
+            value
+        };
         pg_sys::Datum::from(value)
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod datum;
 pub(crate) mod event_trigger;
 pub(crate) mod file;
 pub(crate) mod fmgr;
+mod heap;
 pub(crate) mod hooks;
 pub(crate) mod ids;
 pub(crate) mod lock;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 
 use pgrx::{PgList, pg_sys};
 
+use super::heap::Shape;
 use super::{compat, server};
 
 /// Lock modes that we take on relations (storage/lockdefs.h).
@@ -247,6 +248,14 @@ impl Relation {
     pub(crate) fn width(&self) -> usize {
         // SAFETY: an open relation has a descriptor.
         unsafe { (*self.desc()).natts as usize }
+    }
+
+    /// How the columns lie in a row, dropped ones included; `None` when only the server can take such rows apart.
+    pub(super) fn shape(&self) -> Option<Shape> {
+        let desc = self.desc();
+        // SAFETY: as in `columns`.
+        let attributes = (0..self.width()).map(|index| unsafe { compat::attribute(desc, index) });
+        Shape::new(attributes.map(|attribute| (attribute.attlen, attribute.attbyval, attribute.attalign as u8)))
     }
 
     pub(super) fn desc(&self) -> pg_sys::TupleDesc {

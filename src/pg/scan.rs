@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use audit_ledger::Writer;
 use pgrx::{FromDatum, pg_sys};
 
 use super::datum;
+use super::heap::{self, Cell, Shape};
 use super::output::Output;
 use super::relation::{Column, Relation};
 
@@ -131,6 +133,7 @@ impl<'a> Row<'a> {
         Row { values, nulls }
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[index]).then(|| self.values[index])
     }
@@ -251,6 +254,10 @@ pub(crate) struct TableScan<'a> {
     relation: &'a Relation,
     scan: pg_sys::TableScanDesc,
     slot: *mut pg_sys::TupleTableSlot,
+    /// How to take rows apart that lie in a page of the server's own kind of tables.
+    shape: Option<Shape>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
 }
 
 impl<'a> TableScan<'a> {
@@ -260,7 +267,7 @@ impl<'a> TableScan<'a> {
         unsafe {
             let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
             let scan = pg_sys::table_beginscan(relation.as_ptr(), visible.snapshot(), 0, std::ptr::null_mut());
-            TableScan { relation, scan, slot }
+            TableScan::with(relation, scan, slot)
         }
     }
 
@@ -272,25 +279,131 @@ impl<'a> TableScan<'a> {
         // SAFETY: the relation is open and outlives the scan; the rest as promised by the caller.
         unsafe {
             let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
-            TableScan { relation, scan: pg_sys::table_beginscan_parallel(relation.as_ptr(), scan), slot }
+            TableScan::with(relation, pg_sys::table_beginscan_parallel(relation.as_ptr(), scan), slot)
+        }
+    }
+
+    /// # Safety
+    /// Scan and slot were made for this relation, and are nobody else's.
+    unsafe fn with(
+        relation: &'a Relation,
+        scan: pg_sys::TableScanDesc,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> TableScan<'a> {
+        // SAFETY: a slot has operations, and those of the server are statics.
+        let in_pages = unsafe { std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) };
+        let width = relation.width();
+        TableScan {
+            relation,
+            scan,
+            slot,
+            shape: if in_pages { relation.shape() } else { None },
+            values: vec![pg_sys::Datum::null(); width],
+            nulls: vec![true; width],
         }
     }
 
     /// The next row, with its first `columns` columns deformed.
     pub(crate) fn next(&mut self, columns: usize) -> Option<Row<'_>> {
         pgrx::check_for_interrupts!();
-        // SAFETY: scan and slot are live until Drop; a slot of this relation has natts values.
+        // SAFETY: scan and slot are live until Drop.
+        if !unsafe { pg_sys::table_scan_getnextslot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) }
+        {
+            return None;
+        }
+        let columns = columns.min(self.relation.width());
+        if self.take_apart(columns).is_some() {
+            return Some(Row { values: &self.values[..columns], nulls: &self.nulls[..columns] });
+        }
+        // SAFETY: the slot holds a row; a slot of this relation has natts values.
         unsafe {
-            if !pg_sys::table_scan_getnextslot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
-                return None;
-            }
-            let columns = columns.min(self.relation.width());
             pg_sys::slot_getsomeattrs_int(self.slot, columns as core::ffi::c_int);
             Some(Row::new(
                 std::slice::from_raw_parts((*self.slot).tts_values, columns),
                 std::slice::from_raw_parts((*self.slot).tts_isnull, columns),
             ))
         }
+    }
+
+    /// Takes the row in the slot apart as the server would. `None` for one that is left to the server.
+    #[inline]
+    fn take_apart(&mut self, columns: usize) -> Option<()> {
+        let TableScan { shape: Some(shape), slot, values, nulls, .. } = self else { return None };
+        // SAFETY: there is a shape only for slots of this kind.
+        let row = unsafe { row_in_page(slot.cast()) }?;
+        let (values, nulls) = (&mut values[..columns], &mut nulls[..columns]);
+        shape.take_apart(row, columns, |index, cell| {
+            nulls[index] = cell == Cell::Null;
+            values[index] = match cell {
+                Cell::Null => pg_sys::Datum::null(),
+                Cell::Number(number) => pg_sys::Datum::from(number),
+                Cell::Bytes(bytes) => pg_sys::Datum::from(bytes.as_ptr()),
+            };
+        })
+    }
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(pg_sys::HeapTupleHeaderData, t_infomask2) == heap::header::INFOMASK2);
+    assert!(offset_of!(pg_sys::HeapTupleHeaderData, t_infomask) == heap::header::INFOMASK);
+    assert!(offset_of!(pg_sys::HeapTupleHeaderData, t_hoff) == heap::header::LENGTH);
+    assert!(offset_of!(pg_sys::HeapTupleHeaderData, t_bits) == heap::header::END);
+};
+
+/// The bytes of the row in a slot, and where its successor is likely to lie, on their way to the processor. `None` where it is in no page, or reaches out of it.
+///
+/// # Safety
+/// The slot holds a row; the bytes are not used after it holds another.
+#[inline]
+unsafe fn row_in_page<'a>(slot: *const pg_sys::BufferHeapTupleTableSlot) -> Option<&'a [u8]> {
+    // SAFETY: a slot with a valid buffer has it pinned, and its tuple lies in that page: where exactly is what the page says, so it is looked at.
+    unsafe {
+        let (tuple, buffer) = ((*slot).base.tuple, (*slot).buffer);
+        if tuple.is_null() || buffer == pg_sys::InvalidBuffer as pg_sys::Buffer {
+            return None;
+        }
+        let page: *const u8 = pg_sys::BufferGetPage(buffer).cast();
+        let page = std::slice::from_raw_parts(page, pg_sys::BLCKSZ as usize);
+        let start = ((*tuple).t_data as usize).wrapping_sub(page.as_ptr() as usize);
+        let length = (*tuple).t_len as usize;
+        let row = page.get(start..)?.get(..length)?;
+        // Pages are filled from their end: the next row lies before this one, and is about as long.
+        fetch(&page[start.saturating_sub(length)..start]);
+        Some(row)
+    }
+}
+
+/// Has the processor fetch what will be needed soon, while it works on something else.
+#[inline]
+fn fetch(soon: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in soon.chunks(64) {
+        // SAFETY: only a hint to the processor, which every x86-64 knows.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = soon;
+}
+
+impl TableScan<'_> {
+    /// As [`TableScan::next`], and which transaction has written the row; `None` where the table is not stored as the server's own heap.
+    pub(crate) fn next_written(&mut self, columns: usize) -> Option<(Row<'_>, Option<Writer>)> {
+        let slot = self.slot;
+        let row = self.next(columns)?;
+        // SAFETY: the slot holds the row until the scan moves on; one of this kind is a BufferHeapTupleTableSlot, whose tuple lies in a pinned page (executor/tuptable.h).
+        let writer = unsafe {
+            std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple).then(|| {
+                let header = (*(*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).base.tuple).t_data;
+                // HeapTupleHeaderGetRawXmin and HeapTupleHeaderXminFrozen (access/htup_details.h).
+                let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+                Writer {
+                    id: (*header).t_choice.t_heap.t_xmin.into_inner(),
+                    frozen: (*header).t_infomask & frozen == frozen,
+                }
+            })
+        };
+        Some((row, writer))
     }
 }
 

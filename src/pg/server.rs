@@ -25,6 +25,7 @@ mod raw {
     unsafe extern "C-unwind" {
         pub(super) fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
         pub(super) fn GetTopFullTransactionIdIfAny() -> pg_sys::FullTransactionId;
+        pub(super) fn GetCurrentTransactionIdIfAny() -> pg_sys::TransactionId;
         pub(super) fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
         pub(super) fn GetSessionUserId() -> pg_sys::Oid;
         pub(super) fn GetUserId() -> pg_sys::Oid;
@@ -149,6 +150,13 @@ pub(super) fn current_subtransaction() -> pg_sys::SubTransactionId {
 pub(super) fn transaction_id_if_any() -> Option<u64> {
     // SAFETY: reads the transaction state; raises no error.
     let id = unsafe { raw::GetTopFullTransactionIdIfAny().value };
+    (id != 0).then_some(id)
+}
+
+/// `access/xact.h`: the id of the current subtransaction, or of the transaction outside of any, if it has one.
+pub(super) fn current_transaction_id_if_any() -> Option<u32> {
+    // SAFETY: reads the transaction state; raises no error.
+    let id = unsafe { raw::GetCurrentTransactionIdIfAny() }.into_inner();
     (id != 0).then_some(id)
 }
 

@@ -41,6 +41,15 @@ pub(crate) fn define_checked_text(
     }
 }
 
+/// Shows a text setting as it is, without a copy; `None` when it has no value.
+pub(crate) fn with_text<R>(setting: &GucSetting<Option<CString>>, read: impl FnOnce(&CStr) -> R) -> Option<R> {
+    // SAFETY: null or a C string that lives until the setting changes, which `read` does not do.
+    unsafe {
+        let text = *setting.as_ptr();
+        (!text.is_null()).then(|| read(CStr::from_ptr(text)))
+    }
+}
+
 type CheckHook = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
 
 /// Makes a misspelt setting with this prefix an error from here on.

@@ -103,6 +103,18 @@ impl Firing {
         }
     }
 
+    /// The transaction or subtransaction that stands in the row version that this change has written; `None` of a DELETE, which writes none.
+    pub(crate) fn writer(&self) -> Option<u32> {
+        let data = self.data();
+        let tuple = match self.event() {
+            Event::Insert => data.tg_trigtuple,
+            Event::Update => data.tg_newtuple,
+            _ => return None,
+        };
+        // SAFETY: as for `command`: the tuples of an AFTER ROW trigger come from the table.
+        Some(unsafe { (*(*tuple).t_data).t_choice.t_heap.t_xmin }.into_inner())
+    }
+
     /// What to give back: nothing from an AFTER trigger.
     pub(crate) fn nothing(&self) -> TriggerAnswer {
         TriggerAnswer(pg_sys::Datum::null())

@@ -34,6 +34,20 @@ pub(crate) fn transaction_id() -> u64 {
     server::transaction_id_if_any().unwrap_or_else(|| unsafe { pg_sys::GetTopFullTransactionId().value })
 }
 
+/// Full id of the next transaction of this server: whatever is written already was written by one before it. On a standby, as far as it has followed.
+pub(crate) fn next_transaction() -> u64 {
+    // SAFETY: reads shared memory under its lock.
+    unsafe { pg_sys::ReadNextFullTransactionId().value }
+}
+
+/// Full id of the subtransaction that stands in a row that this transaction has written, or else of the current one; `None` where that is the transaction `xid` itself, or has no id yet.
+pub(crate) fn subtransaction_id(xid: u64, writer: Option<u32>) -> Option<u64> {
+    let id = writer.or_else(server::current_transaction_id_if_any)?;
+    // A subtransaction gets its id after the transaction that it is part of, and within 2^31 of it. Truncation is meant.
+    let behind = id.wrapping_sub(xid as u32);
+    (behind != 0).then(|| xid + u64::from(behind))
+}
+
 /// Number of the running command of this transaction, which counts as one that writes from here on.
 pub(crate) fn used_command() -> u32 {
     // SAFETY: called inside a transaction that writes, which parallel workers never do.
@@ -62,6 +76,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
     }
     if event == XACT_EVENT_PRE_PREPARE {
         or_report(seal::refuse_prepare());
+        chain::before_prepare();
     }
     // PREPARE ends the transaction for this backend: the lock and the entries belong to the prepared transaction from there on.
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {

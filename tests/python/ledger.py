@@ -19,7 +19,7 @@ from collections import Counter, namedtuple
 
 # Section 2, in the order in which the members stand in a line.
 MEMBERS = (
-    "v", "ledger", "chain", "seq", "prev", "id", "at", "xid", "command", "op",
+    "v", "ledger", "chain", "seq", "prev", "id", "at", "xid", "subxid", "command", "op",
     "table_oid", "table_schema", "table_name", "key", "old", "new",
     "login_name", "session_name", "user_name", "application_name", "client_addr", "context",
 )
@@ -390,6 +390,8 @@ def parse_member(reader, name, fields):
     value = reader.strict_string()
     if not VALID.get(name, lambda value: True)(value):
         reader.fail("%.80s is not a valid %s, which ends" % (quote(value), name))
+    if name == "subxid" and int(value) <= int(fields["xid"]):
+        reader.fail("subxid %s is not greater than xid %s, which ends" % (value, fields["xid"]))
     return value
 
 
@@ -435,6 +437,7 @@ VALID = {
     "id": is_decimal(1, 2**63 - 1),
     "at": lambda value: microseconds(value) is not None,
     "xid": is_decimal(0, 2**64 - 1),
+    "subxid": is_decimal(1, 2**64 - 1),
     "op": IMAGES.__contains__,
     "client_addr": is_address,
 }

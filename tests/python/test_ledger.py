@@ -186,7 +186,7 @@ class Line(unittest.TestCase):
 
     def test_all_members_stand_in_their_order(self):
         fields = entry_fields(
-            op="UPDATE", old='{"note":"a"}', new='{"note":"b"}', login_name="login", application_name="", client_addr="2001:db8::1",
+            op="UPDATE", subxid="751", old='{"note":"a"}', new='{"note":"b"}', login_name="login", application_name="", client_addr="2001:db8::1",
             context='{"request":"r-1"}')
         line = ledger.build_line(fields)
         self.assertEqual(tuple(json.loads(line)), ledger.MEMBERS)
@@ -203,12 +203,15 @@ class Line(unittest.TestCase):
         fields = entry_fields(
             chain=2**31 - 1, seq=str(2**63 - 1), id=str(2**63 - 1), xid=str(2**64 - 1), command=2**32 - 1, table_oid=2**32 - 1)
         self.assertEqual(ledger.parse_line(ledger.build_line(fields))["xid"], "18446744073709551615")
+        fields = entry_fields(xid="0", subxid=str(2**64 - 1))
+        self.assertEqual(ledger.parse_line(ledger.build_line(fields))["subxid"], "18446744073709551615")
 
     def test_fields_that_no_line_can_hold_are_not_written(self):
         for bad in (
             {"chain": 0}, {"chain": 2**31}, {"chain": "3"}, {"chain": True}, {"chain": 3.0}, {"v": 2}, {"v": None},
             {"seq": 1}, {"seq": "0"}, {"seq": "-1"}, {"seq": "+1"}, {"seq": "01"}, {"seq": ""}, {"seq": "1 "}, {"seq": str(2**63)},
-            {"seq": "١"}, {"id": "1.0"}, {"id": "1e3"}, {"xid": str(2**64)}, {"xid": "9" * 100000}, {"command": -1}, {"command": 2**32},
+            {"seq": "١"}, {"id": "1.0"}, {"id": "1e3"}, {"xid": str(2**64)}, {"xid": "9" * 100000},
+            {"subxid": "750"}, {"subxid": "0751"}, {"subxid": 751}, {"subxid": str(2**64)}, {"command": -1}, {"command": 2**32},
             {"command": "0"}, {"table_oid": 0}, {"table_oid": 2**32}, {"op": "insert"}, {"op": "SELECT"}, {"op": ""},
             {"ledger": LEDGER.upper()}, {"ledger": LEDGER.replace("-", "")}, {"ledger": "{%s}" % LEDGER}, {"ledger": LEDGER + "\n"},
             {"prev": "0" * 63}, {"prev": "0" * 65}, {"prev": "A" * 64}, {"prev": "0" * 64 + "\n"}, {"prev": None},

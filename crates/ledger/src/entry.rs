@@ -37,6 +37,8 @@ pub struct Entry<'a> {
     pub at: Timestamp,
     /// Full transaction id of the server.
     pub xid: u64,
+    /// Full id of the subtransaction that made the change, if it was one: the id that stands in the row version itself.
+    pub subxid: Option<u64>,
     /// Command of the transaction that made the change; of INSERT, UPDATE and DELETE alone.
     pub command: Option<u32>,
     /// What was done; the name of an [`Operation`], unless somebody wrote another.
@@ -100,6 +102,11 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(b"\",\"xid\":\"");
         push_decimal(out, self.xid);
         out.push(b'"');
+        if let Some(subxid) = self.subxid {
+            out.extend_from_slice(b",\"subxid\":\"");
+            push_decimal(out, subxid);
+            out.push(b'"');
+        }
         if let Some(command) = self.command {
             out.extend_from_slice(b",\"command\":");
             push_decimal(out, u64::from(command));
@@ -148,6 +155,7 @@ impl<'a> Entry<'a> {
             id: reader.required("id", |v| string(v)?.parse().ok())?,
             at: reader.required("at", |v| string(v)?.parse().ok())?,
             xid: reader.required("xid", |v| string(v)?.parse().ok())?,
+            subxid: reader.optional("subxid", |v| string(v)?.parse().ok())?,
             command: reader.optional("command", |v| v.parse().ok())?,
             operation: reader.required("op", string)?,
             table: match reader.optional("table_oid", |v| v.parse().ok())? {
@@ -193,6 +201,10 @@ impl<'a> Entry<'a> {
         }
         if self.id == 0 || self.id > i64::MAX as u64 {
             return Err(FormError::Range("id"));
+        }
+        // A subtransaction gets its id after the transaction that it is part of.
+        if self.subxid.is_some_and(|subxid| subxid <= self.xid) {
+            return Err(FormError::Range("subxid"));
         }
         if self.table.as_ref().is_some_and(|table| table.oid == 0) {
             return Err(FormError::Range("table_oid"));
@@ -823,6 +835,7 @@ mod tests {
             id: 41,
             at: "2025-11-22T02:30:00.000001Z".parse().unwrap(),
             xid: 4_294_967_300,
+            subxid: Some(4_294_967_301),
             command: Some(0),
             operation: "UPDATE".into(),
             table: Some(Table { oid: 16390, schema: "public".into(), name: "order".into() }),
@@ -854,7 +867,7 @@ mod tests {
             format!(
                 concat!(
                     r#"{{"v":1,"ledger":"0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11","chain":3,"seq":"2","prev":"{}","id":"41","#,
-                    r#""at":"2025-11-22T02:30:00.000001Z","xid":"4294967300","command":0,"op":"UPDATE","table_oid":16390,"#,
+                    r#""at":"2025-11-22T02:30:00.000001Z","xid":"4294967300","subxid":"4294967301","command":0,"op":"UPDATE","table_oid":16390,"#,
                     r#""table_schema":"public","table_name":"order","key":{{"id":7}},"old":{{"note":"","state":null,"extra": null}},"#,
                     r#""new":{{"note":null,"state":"paid","extra":{{"a": [1]}} }},"login_name":"app","session_name":"app","#,
                     r#""user_name":"owner","application_name":"psql \"x\"","client_addr":"2001:db8::1","context":{{"request":"r-1"}}}}"#
@@ -910,6 +923,9 @@ mod tests {
             ("\"seq\":\"2\"", "\"seq\":\"02\""),
             ("\"seq\":\"2\"", "\"seq\":\"+2\""),
             ("\"seq\":\"2\"", "\"seq\":2"),
+            ("\"subxid\":\"4294967301\"", "\"subxid\":4294967301"),
+            ("\"subxid\":\"4294967301\"", "\"subxid\":\"04294967301\""),
+            ("\"xid\":\"4294967300\",\"subxid\":\"4294967301\"", "\"subxid\":\"4294967301\",\"xid\":\"4294967300\""),
             ("0b8f4f0e", "0B8F4F0E"),
             ("0b8f4f0e-7d0e-4c58-9d2a-0c6f6f1f5a11", "0b8f4f0e7d0e4c589d2a0c6f6f1f5a11"),
             (".000001Z", ".000001+00"),
@@ -1013,6 +1029,10 @@ mod tests {
         assert_eq!(changed(&|e| e.chain = i32::MAX as u32), Ok(()));
         assert_eq!(changed(&|e| e.seq = 0), Err(Range("seq")));
         assert_eq!(changed(&|e| e.id = 0), Err(Range("id")));
+        assert_eq!(changed(&|e| e.subxid = None), Ok(()));
+        assert_eq!(changed(&|e| e.subxid = Some(e.xid)), Err(Range("subxid")));
+        assert_eq!(changed(&|e| e.subxid = Some(0)), Err(Range("subxid")));
+        assert_eq!(changed(&|e| (e.xid, e.subxid) = (0, Some(u64::MAX))), Ok(()));
         assert_eq!(changed(&|e| e.table.as_mut().unwrap().oid = 0), Err(Range("table_oid")));
         assert_eq!(changed(&|e| e.operation = "update".into()), Err(Unknown("update".to_owned())));
         assert_eq!(changed(&|e| e.table = None), Err(Missing(update, "table_oid")));
@@ -1282,7 +1302,8 @@ mod tests {
 
     fn any_entry() -> impl Strategy<Value = Entry<'static>> {
         let place = (any::<u128>(), any::<u32>(), any::<u64>(), any::<[u8; 32]>(), any::<u64>());
-        let time = (Timestamp::MIN.micros()..=Timestamp::MAX.micros(), any::<u64>(), any::<Option<u32>>());
+        let xid = (any::<u64>(), any::<Option<u64>>());
+        let time = (Timestamp::MIN.micros()..=Timestamp::MAX.micros(), xid, any::<Option<u32>>());
         let table = prop::option::of((any::<u32>(), any::<String>(), any::<String>()));
         let what = (any::<String>(), table, any_object(), any_object(), any_object(), any_object());
         let who = (any_text(), any_text(), any_text(), any_text(), any_text());
@@ -1293,7 +1314,8 @@ mod tests {
             prev: place.3.into(),
             id: place.4,
             at: Timestamp::new(time.0).unwrap(),
-            xid: time.1,
+            xid: time.1.0,
+            subxid: time.1.1,
             command: time.2,
             operation: what.0.into(),
             table: what.1.map(|(oid, schema, name)| Table { oid, schema: schema.into(), name: name.into() }),

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// The kind of a finding. The first five are those of docs/format.md, section 4, the next three those of section 9; the last two only a database can show.
+/// The kind of a finding. The first five are those of docs/format.md, section 4, the next three those of section 9; the last three only a database can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The hash stored with an entry is not the hash of its line.
@@ -27,11 +27,13 @@ pub enum Kind {
     Coverage,
     /// The rows of a table are not what the log says.
     Table,
+    /// A row was written by a transaction of which the log knows nothing.
+    Transaction,
 }
 
 impl Kind {
     /// All kinds, in the order in which reports list them.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Content,
         Kind::Link,
         Kind::Missing,
@@ -42,6 +44,7 @@ impl Kind {
         Kind::Checkpoint,
         Kind::Coverage,
         Kind::Table,
+        Kind::Transaction,
     ];
 
     /// The name of the kind, as in docs/format.md.
@@ -57,6 +60,7 @@ impl Kind {
             Kind::Checkpoint => "checkpoint",
             Kind::Coverage => "coverage",
             Kind::Table => "table",
+            Kind::Transaction => "transaction",
         }
     }
 }
@@ -127,10 +131,10 @@ mod tests {
         for (times, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(counts.get(kind), times as u64);
         }
-        assert_eq!(counts.total(), 45);
+        assert_eq!(counts.total(), 55);
         assert_eq!(
             Kind::ALL.map(Kind::as_str).join(" "),
-            "content link missing order format seal tree checkpoint coverage table"
+            "content link missing order format seal tree checkpoint coverage table transaction"
         );
     }
 }

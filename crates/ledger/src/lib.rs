@@ -16,6 +16,7 @@
 //! | [`leaf_sum`] | whether two readings of the log saw the same leaves |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
 //! | [`carry`] | whether a new baseline says what the entries before it say |
+//! | [`transactions`] | whether the transaction that wrote a row is one that the log knows |
 //! | [`finding`] | what a verification returns |
 //! | [`seal`] | how far the chains reached, and the head of the tree over them |
 //! | [`tree`] | the Merkle tree over all entries |
@@ -47,6 +48,7 @@ pub mod seal_verify;
 mod text;
 pub mod tile;
 pub mod tlog_proof;
+pub mod transactions;
 pub mod tree;
 pub mod verify;
 
@@ -73,6 +75,7 @@ pub use seal_verify::{
 };
 pub use tile::{TileError, TileId, TileReader, TileSlice, TileSource, TileWriter, WholeTile};
 pub use tlog_proof::{TlogProof, TlogProofError};
+pub use transactions::{Transactions, Writer};
 pub use tree::{CompactRange, LeafHash, LeafIndex, NodeHash, NodeId, TreeError, TreeHead, TreeSize};
 pub use uuid::Uuid;
 pub use verify::{LogVerifier, Part, Stored, Summary};

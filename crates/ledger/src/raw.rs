@@ -25,6 +25,7 @@ pub struct RawEntry<'a> {
     pub id: u64,
     pub at: Timestamp,
     pub xid: u64,
+    pub subxid: Option<u64>,
     pub command: Option<u32>,
     pub operation: &'a [u8],
     pub table: Option<RawTable<'a>>,
@@ -64,18 +65,34 @@ pub struct RawVerifier {
     lines: [Vec<u8>; 2],
     links: [Option<Link>; 2],
     waiting: usize,
-    /// `{"v":1, ... "seq":"` of a ledger and chain.
-    start: Known<(Uuid, u32)>,
-    seq: Number,
+    /// What is known of chains, by the last digits of their numbers: those who write at the same time are of several.
+    chains: [Chain; CHAINS],
     id: Number,
     at: NearTime,
     xid: Number,
-    /// `,"op": ... "table_name":"..."`.
-    subject: Known<Subject>,
+    subxid: Number,
+    /// `,"op": ... "table_name":"..."`, of the last few: a transaction changes several tables.
+    subjects: [Known<Subject>; SUBJECTS],
+    /// The subject that is replaced next.
+    oldest: usize,
     /// `,"login_name": ... "client_addr":"..."`.
     actor: Known<[Option<Vec<u8>>; 5]>,
     /// A context that has the right form.
     context: Option<Vec<u8>>,
+}
+
+/// How many chains are remembered.
+const CHAINS: usize = 16;
+
+/// How many subjects are remembered.
+const SUBJECTS: usize = 4;
+
+/// What is remembered of a chain.
+#[derive(Debug, Default)]
+struct Chain {
+    /// `{"v":1, ... "seq":"` of a ledger and chain.
+    start: Known<(Uuid, u32)>,
+    seq: Number,
 }
 
 /// A number and its decimal digits, from the left. Most numbers are that of the entry before, or the one behind it.
@@ -127,17 +144,19 @@ impl<T> Default for Known<T> {
     }
 }
 
-/// Operation and table.
+/// Operation and table, and the columns that the entry before of the same had.
 #[derive(Debug)]
 struct Subject {
     operation: Operation,
     table: Option<(u32, Vec<u8>, Vec<u8>)>,
+    key: Names,
+    values: Names,
 }
 
 impl Subject {
     fn is(&self, operation: &[u8], table: Option<RawTable<'_>>) -> bool {
         let known = self.table.as_ref().map(|(oid, schema, name)| RawTable { oid: *oid, schema, name });
-        self.operation.as_str().as_bytes() == operation && known == table
+        known == table && self.operation.as_str().as_bytes() == operation
     }
 }
 
@@ -154,12 +173,15 @@ impl RawVerifier {
         if entry.chain == 0 || entry.chain > i32::MAX as u32 || !in_range(entry.seq) || !in_range(entry.id) {
             return None;
         }
+        if entry.subxid.is_some_and(|subxid| subxid <= entry.xid) {
+            return None;
+        }
         assert!(self.waiting < 2, "there is room for two");
-        let operation = self.write_line(entry)?;
+        let subject = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
         let line = &self.lines[self.waiting];
-        let is_text = line.is_ascii() || std::str::from_utf8(line).is_ok();
-        if !is_text || !has_form(operation, entry) {
+        let is_text = is_ascii(line) || std::str::from_utf8(line).is_ok();
+        if !is_text || !self.subjects[subject].what.as_mut()?.has_form(entry) {
             return None;
         }
         self.links[self.waiting] = Some(entry.link());
@@ -186,12 +208,13 @@ impl RawVerifier {
         }
     }
 
-    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
-    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Operation> {
-        let RawVerifier { lines, waiting, start, seq, id, at, xid, subject, actor, context, .. } = self;
+    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. Gives the place of its subject; `None` when it is not one that is recognized.
+    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<usize> {
+        let RawVerifier { lines, waiting, chains, id, at, xid, subxid, subjects, oldest, actor, context, .. } = self;
         let line = &mut lines[*waiting];
         line.clear();
         let place = (entry.ledger, entry.chain);
+        let Chain { start, seq } = &mut chains[entry.chain as usize % CHAINS];
         if start.what != Some(place) {
             start.what = Some(place);
             start.text.clear();
@@ -212,14 +235,27 @@ impl RawVerifier {
         line.extend_from_slice(b"\",\"xid\":\"");
         xid.write(line, entry.xid);
         line.push(b'"');
+        if let Some(number) = entry.subxid {
+            line.extend_from_slice(b",\"subxid\":\"");
+            subxid.write(line, number);
+            line.push(b'"');
+        }
         if let Some(command) = entry.command {
             line.extend_from_slice(b",\"command\":");
             push_decimal(line, u64::from(command));
         }
-        if !subject.what.as_ref().is_some_and(|known| known.is(entry.operation, entry.table)) {
-            subject.learn(entry)?;
-        }
-        line.extend_from_slice(&subject.text);
+        let is_it =
+            |known: &Known<Subject>| known.what.as_ref().is_some_and(|what| what.is(entry.operation, entry.table));
+        let subject = match subjects.iter().position(is_it) {
+            Some(known) => known,
+            None => {
+                let replaced = *oldest;
+                *oldest = (replaced + 1) % SUBJECTS;
+                subjects[replaced].learn(entry)?;
+                replaced
+            }
+        };
+        line.extend_from_slice(&subjects[subject].text);
         for (name, value) in [(&b",\"key\":"[..], entry.key), (b",\"old\":", entry.old), (b",\"new\":", entry.new)] {
             if let Some(value) = value {
                 line.extend_from_slice(name);
@@ -242,7 +278,7 @@ impl RawVerifier {
             line.extend_from_slice(text);
         }
         line.push(b'}');
-        subject.what.as_ref().map(|subject| subject.operation)
+        Some(subject)
     }
 }
 
@@ -265,7 +301,8 @@ impl Known<Subject> {
         let operation: Operation = std::str::from_utf8(entry.operation).ok()?.parse().ok()?;
         let is_plain = operation.is_row_change() && entry.table.is_none_or(|table| table.oid > 0);
         let table = entry.table.map(|table| (table.oid, table.schema.to_vec(), table.name.to_vec()));
-        self.what = is_plain.then_some(Subject { operation, table });
+        let (key, values) = (Names::default(), Names::default());
+        self.what = is_plain.then_some(Subject { operation, table, key, values });
         is_plain.then_some(())
     }
 }
@@ -297,19 +334,70 @@ impl Known<[Option<Vec<u8>>; 5]> {
     }
 }
 
-/// Whether members and columns are as they must be. `operation` is one that tells of a row.
-fn has_form(operation: Operation, entry: &RawEntry<'_>) -> bool {
-    let RawEntry { command, table, key, old, new, .. } = entry;
-    let present = [command.is_some(), table.is_some(), key.is_some(), old.is_some(), new.is_some()];
-    is_complete(operation, present)
-        && key.is_none_or(|key| Columns::read(key).is_some())
-        && match (old, new) {
-            (Some(old), Some(new)) => {
-                Columns::read(old).zip(Columns::read(new)).is_some_and(|(old, new)| old.names() == new.names())
+/// Whether a line is ASCII; lines are long enough that their last bytes, looked at twice, cost less than one by one.
+fn is_ascii(line: &[u8]) -> bool {
+    let Some(last) = line.last_chunk::<64>() else { return line.is_ascii() };
+    let any_bit = |bytes: &[u8; 64]| bytes.iter().fold(0, |bits, byte| bits | byte);
+    line.as_chunks().0.iter().fold(any_bit(last), |bits, chunk| bits | any_bit(chunk)) < 0x80
+}
+
+impl Subject {
+    /// Whether members and columns are as they must be.
+    fn has_form(&mut self, entry: &RawEntry<'_>) -> bool {
+        let RawEntry { command, table, key, old, new, .. } = entry;
+        let present = [command.is_some(), table.is_some(), key.is_some(), old.is_some(), new.is_some()];
+        is_complete(self.operation, present)
+            && key.is_none_or(|key| self.key.are_those_of(key) || self.key.learn(key))
+            && match (old, new) {
+                (Some(old), Some(new)) => {
+                    (self.values.are_those_of(old) || self.values.learn(old)) && self.values.are_those_of(new)
+                }
+                (Some(text), None) | (None, Some(text)) => self.values.are_those_of(text) || self.values.learn(text),
+                (None, None) => true,
             }
-            (Some(text), None) | (None, Some(text)) => Columns::read(text).is_some(),
-            (None, None) => true,
+    }
+}
+
+/// The columns of an object that had the right form: `"name":` of each.
+#[derive(Debug, Default)]
+struct Names {
+    text: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Names {
+    /// Whether a text is an object of the right form with just these columns.
+    fn are_those_of(&self, text: &[u8]) -> bool {
+        self.behind(text).is_some_and(|rest| rest == b"}")
+    }
+
+    fn behind<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let mut rest = text.strip_prefix(b"{")?;
+        let mut start = 0;
+        for end in &self.ends {
+            if start > 0 {
+                rest = rest.strip_prefix(b",")?;
+            }
+            rest = value(rest.strip_prefix(&self.text[start..*end])?)?;
+            start = *end;
         }
+        Some(rest)
+    }
+
+    /// Takes the columns of an object, if it has the right form.
+    fn learn(&mut self, text: &[u8]) -> bool {
+        let Some(columns) = Columns::read(text) else { return false };
+        self.text.clear();
+        self.ends.clear();
+        for name in columns.names() {
+            self.text.push(b'"');
+            self.text.extend_from_slice(name);
+            self.text.extend_from_slice(b"\":");
+            self.ends.push(self.text.len());
+        }
+        true
+    }
 }
 
 /// The names of the columns of an object.
@@ -415,7 +503,7 @@ mod tests {
         fn bytes<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a [u8]> {
             text.as_ref().map(|text| text.as_bytes())
         }
-        let Entry { ledger, chain, seq, prev, id, at, xid, command, actor, .. } = entry;
+        let Entry { ledger, chain, seq, prev, id, at, xid, subxid, command, actor, .. } = entry;
         RawEntry {
             ledger: *ledger,
             chain: *chain,
@@ -424,6 +512,7 @@ mod tests {
             id: *id,
             at: *at,
             xid: *xid,
+            subxid: *subxid,
             command: *command,
             operation: entry.operation.as_bytes(),
             table: entry.table.as_ref().map(|table| RawTable {
@@ -455,6 +544,7 @@ mod tests {
             id: 41,
             at: Timestamp::new(0).unwrap(),
             xid: 4_294_967_300,
+            subxid: Some(4_294_967_302),
             command: Some(0),
             operation: "UPDATE".into(),
             table: Some(Table { oid: 16390, schema: "public".into(), name: "bücher".into() }),
@@ -509,6 +599,40 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_that_is_not_ascii_is_seen_wherever_it_stands() {
+        for length in 0..200 {
+            let mut line = vec![b'a'; length];
+            assert!(is_ascii(&line));
+            for place in 0..length {
+                for byte in [0x80, 0xff] {
+                    line[place] = byte;
+                    assert!(!is_ascii(&line), "{place} of {length}");
+                }
+                line[place] = 0x7f;
+                assert!(is_ascii(&line));
+            }
+        }
+    }
+
+    /// More chains and tables in turn than are remembered, among them such as share a place.
+    #[test]
+    fn entries_of_many_chains_and_tables_are_recognized() {
+        let mut verifier = RawVerifier::new();
+        for round in 0..3_u64 {
+            for number in 0..5 * CHAINS as u32 {
+                let mut entry = entry();
+                entry.ledger = Uuid::from_u128(u128::from(number % 2));
+                (entry.chain, entry.seq) = (1 + number % (2 * CHAINS as u32 + 3), round + u64::from(number));
+                entry.table.as_mut().unwrap().oid = 1 + number % (SUBJECTS as u32 + 3);
+                entry.seq = entry.seq.max(1);
+                let hash = entry.hash_with(&mut Vec::new());
+                assert!(verifier.is_right(&raw(&entry, hash)), "{entry:?}");
+                assert!(!verifier.is_right(&raw(&entry, Hash::GENESIS)), "{entry:?}");
+            }
+        }
+    }
+
+    #[test]
     fn two_entries_are_judged_in_their_order() {
         let (first, mut second) = (entry(), entry());
         second.id = 43;
@@ -559,7 +683,7 @@ mod tests {
     /// Whatever was remembered of a right entry before.
     #[test]
     fn no_change_of_a_right_entry_is_overlooked() {
-        let changes: [fn(&mut Entry<'static>); 34] = [
+        let changes: [fn(&mut Entry<'static>); 37] = [
             |e| e.ledger = Uuid::from_u128(2),
             |e| e.chain = 1,
             |e| e.chain = 0,
@@ -571,6 +695,9 @@ mod tests {
             |e| e.id = 42,
             |e| e.at = Timestamp::new(1).unwrap(),
             |e| e.xid = 0,
+            |e| e.subxid = None,
+            |e| e.subxid = Some(e.xid),
+            |e| e.subxid = Some(e.xid + 1),
             |e| e.command = None,
             |e| e.operation = "INSERT".into(),
             |e| e.operation = "TRUNCATE".into(),
@@ -613,6 +740,35 @@ mod tests {
     }
 
     #[test]
+    fn known_columns_are_those_of_no_other_object() {
+        let mut names = Names::default();
+        assert!(names.are_those_of(b"{}") && !names.are_those_of(b"{\"a\":1}") && !names.are_those_of(b""));
+        assert!(names.learn(br#"{"a":1,"bc":"x"}"#));
+        for same in [r#"{"a":1,"bc":"x"}"#, r#"{"a":"}","bc":null}"#, r#"{"a":-1.5e3,"bc":"\",\"d\":"}"#] {
+            assert!(names.are_those_of(same.as_bytes()) && Columns::read(same.as_bytes()).is_some(), "{same}");
+        }
+        for other in [
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1,"bc":}"#,
+            r#"{"a":1"bc":2}"#,
+            r#"{"bc":1,"a":2}"#,
+            r#"{"a":1,"bc":2,"d":3}"#,
+            r#"{"a":1,"bc":2}}"#,
+            r#"{"a":1, "bc":2}"#,
+            r#"{"a":1,"bc":2"#,
+            r#"{"a":1,"bcd":2}"#,
+            r#""a":1,"bc":2}"#,
+        ] {
+            assert!(!names.are_those_of(other.as_bytes()), "{other}");
+        }
+        // What has not the right form is not remembered.
+        assert!(!names.learn(br#"{"a":1,"a":2}"#) && names.are_those_of(br#"{"a":1,"bc":2}"#));
+        assert!(names.learn(b"{}") && names.are_those_of(b"{}") && !names.are_those_of(br#"{"a":1,"bc":2}"#));
+    }
+
+    #[test]
     fn what_is_no_text_is_not_recognized() {
         let entry = entry();
         let bad = b"\xff";
@@ -628,9 +784,9 @@ mod tests {
             let mut changed = raw(&entry, Hash::GENESIS);
             change(&mut changed);
             // The hash of the very bytes.
-            let operation = verifier.write_line(&changed);
+            let subject = verifier.write_line(&changed);
             changed.hash = Hash::of(&verifier.lines[0]);
-            assert!(operation.is_none() || verifier.lines[0].windows(1).any(|byte| byte == bad || byte == b"\xc3"));
+            assert!(subject.is_none() || verifier.lines[0].windows(1).any(|byte| byte == bad || byte == b"\xc3"));
             assert!(!verifier.is_right(&changed));
         }
     }
@@ -662,7 +818,9 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = Entry<'static>> {
         let operation = prop::sample::select(vec!["INSERT", "UPDATE", "DELETE", "BASELINE", "TRUNCATE", "KEY", "X"]);
         let client = prop::option::of(prop::sample::select(vec!["::1", "10.0.0.1", "x"]));
-        let place = (0_u32..3, 0_u64..3, 0_u64..3, any::<u64>(), prop::option::weighted(0.7, any::<u32>()));
+        let xid = (0_u64..3, prop::option::weighted(0.4, 0_u64..4));
+        let chain = prop::sample::select(vec![0_u32, 1, 2, 17]);
+        let place = (chain, 0_u64..3, 0_u64..3, xid, prop::option::weighted(0.7, any::<u32>()));
         let table = prop::option::weighted(0.9, (0_u32..3, "[a\"]{0,1}", "[a\"]{0,1}"));
         let what = (operation, table, any_columns(), any_columns(), any_columns(), any::<bool>());
         let context = prop::option::weighted(0.3, prop::sample::select(vec!["", "{}", "{\"a\": 1}", "[]", "{\n}"]));
@@ -671,7 +829,8 @@ mod tests {
                 chain: place.0,
                 seq: place.1,
                 id: place.2,
-                xid: place.3,
+                xid: place.3.0,
+                subxid: place.3.1,
                 command: place.4,
                 operation: what.0.into(),
                 table: what.1.map(|(oid, schema, name)| Table { oid, schema: schema.into(), name: name.into() }),

@@ -242,6 +242,7 @@ mod tests {
                     id: seq,
                     at: Timestamp::new(0).unwrap(),
                     xid: 700,
+                    subxid: None,
                     command: Some(0),
                     operation: "INSERT".into(),
                     table: Some(crate::entry::Table { oid: 5, schema: "public".into(), name: "t".into() }),

@@ -26,6 +26,7 @@ fn entry() -> Entry<'static> {
         id: 7_654_321,
         at: Timestamp::new(1_763_778_600_123_456).unwrap(),
         xid: 12_345_678,
+        subxid: None,
         command: Some(0),
         operation: "UPDATE".into(),
         table: Some(Table { oid: 16390, schema: "public".into(), name: "orders".into() }),

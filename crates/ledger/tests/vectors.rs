@@ -31,6 +31,7 @@ struct Fields {
     id: String,
     at: String,
     xid: String,
+    subxid: Option<String>,
     command: Option<u32>,
     op: String,
     table_oid: Option<u32>,
@@ -61,6 +62,7 @@ impl Fields {
             id: self.id.parse().unwrap(),
             at: self.at.parse().unwrap(),
             xid: self.xid.parse().unwrap(),
+            subxid: self.subxid.as_ref().map(|subxid| subxid.parse().unwrap()),
             command: self.command,
             operation: self.op.as_str().into(),
             table: self.table_oid.map(|oid| Table {

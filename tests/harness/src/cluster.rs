@@ -338,6 +338,26 @@ impl Cluster {
         said
     }
 
+    /// Takes over all databases of another server by `pg_upgrade`. Both are stopped, and this one has none of its own.
+    #[track_caller]
+    pub fn upgrade_from(&self, old: &Cluster) {
+        let mut command = as_server(&self.bindir.join("pg_upgrade"));
+        // It writes its logs and scripts there.
+        command.current_dir(&self.dir).arg("-b").arg(&old.bindir).arg("-B").arg(&self.bindir);
+        command.arg("-d").arg(old.data()).arg("-D").arg(self.data()).arg("-s").arg(&self.dir);
+        succeed(command.args(["-p", &free_port().to_string(), "-P", &free_port().to_string()]));
+    }
+
+    /// Lets the stopped server go on with this transaction, as if it had run all those before it. Everything must be frozen.
+    #[track_caller]
+    pub fn go_to_transaction(&self, id: u32) {
+        succeed(as_server(&self.bindir.join("pg_resetwal")).arg("-x").arg(id.to_string()).arg("-D").arg(self.data()));
+        // The states of 2^20 transactions are in a segment of 2 bits each, which the server would have made on its way there.
+        let segment = self.data().join(format!("pg_xact/{:04X}", id >> 20));
+        fs::write(&segment, vec![0; 1 << 18]).expect("a segment can be written");
+        give_to_server(&segment);
+    }
+
     /// Sets the soft limit of a resource of a process of this server and of those that it starts from then on, as `fsize` or `as`; "unlimited" takes it away.
     #[track_caller]
     pub fn limit(&self, pid: u32, resource: &str, value: &str) {

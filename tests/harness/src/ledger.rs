@@ -23,7 +23,7 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.kind)?;
-        let about_a_table = matches!(self.kind.as_str(), "coverage" | "table");
+        let about_a_table = matches!(self.kind.as_str(), "coverage" | "table" | "transaction");
         match (&self.place, &self.relation) {
             (_, Some(relation)) if about_a_table => write!(f, " {relation}"),
             (Some((chain, Some(seq))), _) => write!(f, " {chain}:{seq}"),

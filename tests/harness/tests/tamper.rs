@@ -23,7 +23,9 @@ const HISTORY: &str = r#"
     INSERT INTO account VALUES (1, 'ann', 100);                  -- 6
     INSERT INTO account VALUES (2, 'bob', 50);                   -- 7
     INSERT INTO account VALUES (3, 'cy', 0);                     -- 8
+    BEGIN; SAVEPOINT a;
     UPDATE account SET balance = 70 WHERE id = 1;                -- 9
+    COMMIT;
     UPDATE account SET balance = 80 WHERE id = 2;                -- 10
     INSERT INTO note VALUES (1, 'a');                            -- 11
     INSERT INTO note VALUES (2, 'b');                            -- 12
@@ -129,6 +131,7 @@ const COLUMNS: &[(&str, &str, &[&str])] = &[
     ("seq", "900", &["content 1:900", "missing 1:9", "missing 1:20", "order 1:900"]),
     ("at", "at + interval '1 microsecond'", &["content 1:9"]),
     ("xid", "'1'", &["content 1:9"]),
+    ("subxid", "'18446744073709551615'", &["content 1:9"]),
     ("command", "command + 1", &["content 1:9"]),
     ("op", "'DELETE'", &["content 1:9", "table public.account"]),
     ("table_oid", "'note'::regclass::oid", &["content 1:9", "table public.account"]),
@@ -509,7 +512,19 @@ fn tables_are_left_out_on_request() {
     assert!(s.number("SELECT count(*) FROM audit.findings(tables => true)") > 0);
     assert_eq!(
         s.column("SELECT what FROM audit.verify(tables => false)"),
-        ["content", "link", "missing", "order", "format", "seal", "tree", "checkpoint", "coverage", "table"]
+        [
+            "content",
+            "link",
+            "missing",
+            "order",
+            "format",
+            "seal",
+            "tree",
+            "checkpoint",
+            "coverage",
+            "table",
+            "transaction"
+        ]
     );
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use audit_tests::{Cluster, Database, Session, assert_clean, assert_found, database, guards_off, large};
 
-const ASPECTS: [&str; 10] =
-    ["content", "link", "missing", "order", "format", "seal", "tree", "checkpoint", "coverage", "table"];
+const ASPECTS: [&str; 11] =
+    ["content", "link", "missing", "order", "format", "seal", "tree", "checkpoint", "coverage", "table", "transaction"];
 
 /// A log of about `entries` entries, in a few chains: rows inserted in bulk, then some of them changed.
 fn fill(database: &Database<'_>, entries: u64) {
@@ -71,7 +71,7 @@ fn a_verdict_can_be_part_of_any_query() {
     s.run("CREATE TABLE t (id int PRIMARY KEY); SELECT audit.protect('t'); INSERT INTO t VALUES (1)");
     assert!(s.holds("SELECT every(ok) FROM audit.verify()"));
     assert_eq!(s.number("SELECT count(*) FROM (SELECT * FROM audit.verify() LIMIT 1) v"), 1);
-    assert_eq!(s.number("SELECT count(*) FROM generate_series(1, 3), LATERAL audit.verify() WHERE ok"), 30);
+    assert_eq!(s.number("SELECT count(*) FROM generate_series(1, 3), LATERAL audit.verify() WHERE ok"), 33);
     s.run("BEGIN; DECLARE c CURSOR FOR SELECT * FROM audit.export(); FETCH 1 FROM c; CLOSE c; COMMIT");
     s.run("CREATE TABLE kept AS SELECT now() AS at, * FROM audit.verify()");
     s.run("DO $$ BEGIN PERFORM FROM audit.findings(); IF FOUND THEN RAISE EXCEPTION 'tampered'; END IF; END $$");
