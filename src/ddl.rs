@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::pg::event_trigger::{self, Address, Columns, Fired, Reach};
 use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::relation::{self, Lock, Relation};
-use crate::pg::scan::Visible;
+use crate::pg::scan::{LatestSnapshot, Visible};
 use crate::pg::{catalog, compat, lock, session, xact};
 use crate::protect::{self, ROW_TRIGGER, TRUNCATE_TRIGGER, Wish};
 use crate::registry::{self, Objects, Registration};
@@ -40,6 +40,8 @@ pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
         let _own_work = OwnWork::begin();
+        // What is written to catalogs needs one.
+        let _snapshot = LatestSnapshot::where_none();
         match fired.event() {
             event_trigger::Event::CommandStart => make_way(&objects, &fired)?,
             event_trigger::Event::Drop => note_dropped(&objects, &fired)?,

@@ -70,6 +70,13 @@ impl LatestSnapshot {
         LatestSnapshot(())
     }
 
+    /// The same, where no snapshot is active, as at the end of a command that has ended a transaction of its own: DETACH PARTITION ... CONCURRENTLY.
+    pub(crate) fn where_none() -> Option<LatestSnapshot> {
+        // SAFETY: looks at the state of the process.
+        let is_set = unsafe { pg_sys::ActiveSnapshotSet() };
+        (!is_set).then(LatestSnapshot::new)
+    }
+
     /// The same, where the statement is free to look anew: in REPEATABLE READ and SERIALIZABLE all is seen as of the snapshot of the transaction, in a parallel operation as of that of its leader.
     pub(crate) fn where_free() -> Option<LatestSnapshot> {
         // SAFETY: a plain integer, and the transaction state.
