@@ -65,6 +65,8 @@ enum What {
     /// It lost a trigger, rule, policy or constraint.
     LostPart,
     Rewritten,
+    /// Written anew with the values that it had.
+    Moved,
     /// Its row trigger was taken away, so that it can get that of another table.
     Attaching,
     /// A command around the one that changed it will look at it.
@@ -134,10 +136,10 @@ fn note_dropped(objects: &Objects, fired: &Fired) -> Result<(), Error> {
 }
 
 fn note_rewritten(objects: &Objects, fired: &Fired) -> Result<(), Error> {
-    if let Some(table) = fired.rewritten()
+    if let Some((table, values)) = fired.rewritten()
         && registry::find(objects, table)?.is_some()
     {
-        note(table, What::Rewritten);
+        note(table, if values { What::Rewritten } else { What::Moved });
     }
     Ok(())
 }
@@ -200,6 +202,8 @@ pub(crate) struct Said {
     pub(crate) is_drop: bool,
     /// There where a new baseline follows.
     pub(crate) kept: Option<Kept>,
+    /// There where all rows were written anew as they were.
+    next_xid: Option<String>,
 }
 
 impl Said {
@@ -209,19 +213,22 @@ impl Said {
         struct Members {
             columns: Option<serde::de::IgnoredAny>,
             kept: Option<Kept>,
+            next_xid: Option<String>,
         }
         match new.map(serde_json::from_str::<Members>) {
-            Some(Ok(members)) => Said { is_drop: members.columns.is_none(), kept: members.kept },
-            _ => Said { is_drop: false, kept: None },
+            Some(Ok(Members { columns, kept, next_xid })) => Said { is_drop: columns.is_none(), kept, next_xid },
+            _ => Said { is_drop: false, kept: None, next_xid: None },
         }
     }
 
     /// `new` of a DDL entry that says no more than this: the text of a statement may be long.
     pub(crate) fn text(&self) -> String {
-        let columns = if self.is_drop { serde_json::json!({}) } else { serde_json::json!({ "columns": [] }) };
-        let mut members = columns;
+        let mut members = if self.is_drop { serde_json::json!({}) } else { serde_json::json!({ "columns": [] }) };
         if let Some(kept) = &self.kept {
             members["kept"] = serde_json::json!(kept);
+        }
+        if let Some(next_xid) = &self.next_xid {
+            members["next_xid"] = serde_json::json!(next_xid);
         }
         members.to_string()
     }
@@ -250,6 +257,9 @@ struct Details<'a> {
     /// There where a new baseline follows and it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<&'a Kept>,
+    /// The next transaction, where all rows were written anew with the values that they had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_xid: Option<String>,
 }
 
 /// Longest text of a statement that is recorded, in bytes.
@@ -261,7 +271,7 @@ fn beginning(statement: &str) -> &str {
     &statement[..end.unwrap_or(0)]
 }
 
-/// Records a command about a table. `after` is what it is now, if it still is; `changed`: whether that differs from what the log knew.
+/// Records a command about a table. `after` is what it is now, if it still is; `changed`: whether that differs from what the log knew; `moved`: whether its rows were written anew as they were.
 fn record(
     objects: &Objects,
     command: &Command,
@@ -269,6 +279,7 @@ fn record(
     after: Option<(&str, &str, &Shape)>,
     changed: bool,
     kept: Option<&Kept>,
+    moved: bool,
 ) -> Result<(), Error> {
     let before = Before { schema: &registration.schema, name: &registration.name, shape: &registration.shape };
     let statement = command.statement();
@@ -280,6 +291,7 @@ fn record(
         truncated: shown.map(str::len) < statement.map(str::len),
         shape: after.map(|(_, _, shape)| shape),
         kept,
+        next_xid: moved.then(|| xact::next_transaction().to_string()),
     })?;
     let (schema, name) = after.map_or((before.schema, before.name), |(schema, name, _)| (schema, name));
     let mut recorder = Recorder::open(objects)?;
@@ -339,10 +351,11 @@ fn follow_table(
         })
         .collect();
     if noted(What::Dropped) {
-        return record(objects, command, &registration, None, true, None);
+        return record(objects, command, &registration, None, true, None, false);
     }
     let retyped = command.users.contains(&oid);
-    let named = command.relations.contains(&oid) || noted(What::LostPart);
+    let moved = noted(What::Moved);
+    let named = command.relations.contains(&oid) || noted(What::LostPart) || moved;
     let rewritten = noted(What::Rewritten) || !lost.is_empty() || (retyped && command.reach.retypes);
     if !(named || rewritten || retyped || command.schema || noted(What::Attaching) || touched.has(oid)) {
         return Ok(());
@@ -391,7 +404,15 @@ fn follow_table(
     let kept = lost
         .filter(|_| begin_anew && is_known)
         .map(|lost| kept(command, &registration.shape, &shape, &lost, &relation, retyped));
-    record(objects, command, &registration, Some((&schema, &name, &shape)), redefined || renamed, kept.as_ref())?;
+    record(
+        objects,
+        command,
+        &registration,
+        Some((&schema, &name, &shape)),
+        redefined || renamed,
+        kept.as_ref(),
+        moved,
+    )?;
     let mut registration = Registration {
         known_as: oid,
         is_root,

@@ -58,10 +58,15 @@ impl Anchor {
     }
 }
 
-/// `new` of a PROTECT entry, as far as it is about its anchor.
+/// `new` of a PROTECT or DDL entry, as far as it is about an anchor.
 #[derive(Deserialize)]
 struct Anchored {
     next_xid: Option<String>,
+}
+
+/// What an entry says of the next transaction.
+fn next_xid(landmark: &Landmark) -> Option<String> {
+    serde_json::from_str::<Anchored>(landmark.new.as_deref()?).ok()?.next_xid
 }
 
 /// Where an entry stands.
@@ -207,9 +212,6 @@ impl History {
                         std::mem::take(&mut history.tables[former].former_names)
                     });
                     alive.push(true);
-                    let anchored: Option<Anchored> =
-                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
-                    let next_xid = anchored.as_ref().and_then(|anchored| anchored.next_xid.as_deref());
                     history.tables.push(Protected {
                         protect_id: landmark.id,
                         chain: landmark.chain,
@@ -218,7 +220,7 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details,
-                        anchor: Anchor::of(landmark.id, next_xid),
+                        anchor: Anchor::of(landmark.id, next_xid(landmark).as_deref()),
                         former_names,
                         dropped: None,
                     });
@@ -227,6 +229,9 @@ impl History {
                     let Some((table, _)) = current.get(&landmark.table_oid) else { continue };
                     let table = &mut history.tables[*table];
                     table.rename(&landmark.schema, &landmark.name);
+                    if let Some(next_xid) = next_xid(landmark) {
+                        table.anchor = Anchor::of(landmark.id, Some(&next_xid));
+                    }
                     let said = Said::of(landmark.new.as_deref());
                     kept.insert(landmark.table_oid, said.kept);
                     if said.is_drop {

@@ -205,17 +205,14 @@ impl Fired {
         })
     }
 
-    /// The table that is about to be written anew, if that can change values. Only for [`Event::Rewrite`].
-    pub(crate) fn rewritten(&self) -> Option<pg_sys::Oid> {
+    /// The table that is about to be written anew, and whether that can change values. Only for [`Event::Rewrite`].
+    pub(crate) fn rewritten(&self) -> Option<(pg_sys::Oid, bool)> {
         let kept = pg_sys::AT_REWRITE_ALTER_PERSISTENCE | pg_sys::AT_REWRITE_ACCESS_METHOD;
         // SAFETY: both take no arguments and look at the state of the running event trigger alone.
         unsafe {
             let reason = pgrx::direct_function_call_as_datum(pg_sys::pg_event_trigger_table_rewrite_reason, &[])?;
-            if reason.value() as u32 & !kept == 0 {
-                return None;
-            }
             let table = pgrx::direct_function_call_as_datum(pg_sys::pg_event_trigger_table_rewrite_oid, &[])?;
-            Some(pg_sys::Oid::from(table.value() as u32))
+            Some((pg_sys::Oid::from(table.value() as u32), reason.value() as u32 & !kept != 0))
         }
     }
 
