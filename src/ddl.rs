@@ -11,6 +11,7 @@
 //! What was dropped or is about to be written anew is known only earlier, while the command runs, and is noted until its end.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 use audit_ledger::Operation;
 use pgrx::pg_sys;
@@ -19,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Event, Recorder, table_of};
 use crate::coverage::{self, TriggerState};
 use crate::error::Error;
-use crate::pg::event_trigger::{self, Address, Fired, Reach};
+use crate::pg::event_trigger::{self, Address, Columns, Fired, Reach};
 use crate::pg::fmgr::{Call, TriggerAnswer};
 use crate::pg::relation::{self, Lock, Relation};
-use crate::pg::scan::Visible;
+use crate::pg::scan::{LatestSnapshot, Visible};
 use crate::pg::{catalog, compat, lock, session, xact};
 use crate::protect::{self, ROW_TRIGGER, TRUNCATE_TRIGGER, Wish};
 use crate::registry::{self, Objects, Registration};
@@ -39,6 +40,8 @@ pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
     // While the extension itself is being created or dropped its objects may be missing.
     if let Ok(objects) = session_cache::objects() {
         let _own_work = OwnWork::begin();
+        // What is written to catalogs needs one.
+        let _snapshot = LatestSnapshot::where_none();
         match fired.event() {
             event_trigger::Event::CommandStart => make_way(&objects, &fired)?,
             event_trigger::Event::Drop => note_dropped(&objects, &fired)?,
@@ -54,10 +57,11 @@ pub(crate) fn event(call: &Call) -> Result<TriggerAnswer, Error> {
 }
 
 /// What was seen of a table before the end of the command.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum What {
     Dropped,
-    LostColumn,
+    /// Its name, if the server told it.
+    LostColumn(Option<String>),
     /// It lost a trigger, rule, policy or constraint.
     LostPart,
     Rewritten,
@@ -65,9 +69,11 @@ enum What {
     Moved,
     /// Its row trigger was taken away, so that it can get that of another table.
     Attaching,
+    /// A command around the one that changed it will look at it.
+    PutOff,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Note {
     table: pg_sys::Oid,
     what: What,
@@ -116,7 +122,7 @@ fn note_dropped(objects: &Objects, fired: &Fired) -> Result<(), Error> {
         let Address { class, object, column } = dropped.address;
         let (table, what) = match (dropped.kind.as_str(), dropped.names.as_slice()) {
             _ if class == pg_sys::RelationRelationId && column == 0 => (Some(object), What::Dropped),
-            _ if class == pg_sys::RelationRelationId => (Some(object), What::LostColumn),
+            _ if class == pg_sys::RelationRelationId => (Some(object), What::LostColumn(dropped.names.last().cloned())),
             ("trigger" | "rule" | "policy" | "table constraint", [schema, table, ..]) if dropped.by_itself => {
                 (relation::named(schema, table), What::LostPart)
             }
@@ -143,6 +149,7 @@ struct Command {
     tag: String,
     statement: OnceCell<Option<String>>,
     reach: Reach,
+    columns: Columns,
     /// The relations that it was about, by themselves or by a part of them.
     relations: Vec<pg_sys::Oid>,
     /// The relations with columns of types that it was about.
@@ -174,6 +181,7 @@ impl Command {
             tag: fired.tag(),
             statement: OnceCell::new(),
             reach,
+            columns: fired.columns(),
             relations,
             users,
             schema: schema && reach.redefines,
@@ -185,29 +193,45 @@ impl Command {
     }
 }
 
-/// Whether a DDL entry says, in its `new`, that the table is gone.
-pub(crate) fn is_drop(new: &str) -> bool {
-    serde_json::from_str::<Said>(new).is_ok_and(|said| said.columns.is_none())
-}
+/// By their names before a command, the names after it of those columns whose values it left as they were.
+pub(crate) type Kept = BTreeMap<String, String>;
 
-/// What verification reads of `new` of a DDL entry.
-#[derive(Deserialize)]
-struct Said {
-    columns: Option<serde::de::IgnoredAny>,
+/// What of `new` of a DDL entry matters to whoever follows the history of a table.
+pub(crate) struct Said {
+    /// Whether the table is gone.
+    pub(crate) is_drop: bool,
+    /// There where a new baseline follows.
+    pub(crate) kept: Option<Kept>,
+    /// There where all rows were written anew as they were.
     next_xid: Option<String>,
 }
 
-/// As much of `new` of a DDL entry as says whether the table is gone, and who wrote its rows: its text may be long.
-pub(crate) fn shortened(new: &str) -> String {
-    match serde_json::from_str::<Said>(new) {
-        Ok(Said { columns: None, .. }) => "{}".to_owned(),
-        Ok(Said { next_xid: Some(next_xid), .. }) => format!(r#"{{"columns":[],"next_xid":{}}}"#, json_text(&next_xid)),
-        _ => r#"{"columns":[]}"#.to_owned(),
+impl Said {
+    /// Nothing can be said of an entry that cannot be read.
+    pub(crate) fn of(new: Option<&str>) -> Said {
+        #[derive(Deserialize)]
+        struct Members {
+            columns: Option<serde::de::IgnoredAny>,
+            kept: Option<Kept>,
+            next_xid: Option<String>,
+        }
+        match new.map(serde_json::from_str::<Members>) {
+            Some(Ok(Members { columns, kept, next_xid })) => Said { is_drop: columns.is_none(), kept, next_xid },
+            _ => Said { is_drop: false, kept: None, next_xid: None },
+        }
     }
-}
 
-fn json_text(text: &str) -> String {
-    serde_json::to_string(text).expect("a text can be said in JSON")
+    /// `new` of a DDL entry that says no more than this: the text of a statement may be long.
+    pub(crate) fn text(&self) -> String {
+        let mut members = if self.is_drop { serde_json::json!({}) } else { serde_json::json!({ "columns": [] }) };
+        if let Some(kept) = &self.kept {
+            members["kept"] = serde_json::json!(kept);
+        }
+        if let Some(next_xid) = &self.next_xid {
+            members["next_xid"] = serde_json::json!(next_xid);
+        }
+        members.to_string()
+    }
 }
 
 /// `old` of a DDL entry: docs/format.md, section 3.
@@ -230,6 +254,9 @@ struct Details<'a> {
     /// Not there when the table is gone.
     #[serde(flatten)]
     shape: Option<&'a Shape>,
+    /// There where a new baseline follows and it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'a Kept>,
     /// The next transaction, where all rows were written anew with the values that they had.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_xid: Option<String>,
@@ -251,6 +278,7 @@ fn record(
     registration: &Registration,
     after: Option<(&str, &str, &Shape)>,
     changed: bool,
+    kept: Option<&Kept>,
     moved: bool,
 ) -> Result<(), Error> {
     let before = Before { schema: &registration.schema, name: &registration.name, shape: &registration.shape };
@@ -262,6 +290,7 @@ fn record(
         statement: shown,
         truncated: shown.map(str::len) < statement.map(str::len),
         shape: after.map(|(_, _, shape)| shape),
+        kept,
         next_xid: moved.then(|| xact::next_transaction().to_string()),
     })?;
     let (schema, name) = after.map_or((before.schema, before.name), |(schema, name, _)| (schema, name));
@@ -313,13 +342,21 @@ fn follow_table(
 ) -> Result<(), Error> {
     let oid = registration.relation;
     let noted = |what| notes.iter().any(|note| note.table == oid && note.what == what);
+    let lost: Vec<&Option<String>> = notes
+        .iter()
+        .filter(|note| note.table == oid)
+        .filter_map(|note| match &note.what {
+            What::LostColumn(name) => Some(name),
+            _ => None,
+        })
+        .collect();
     if noted(What::Dropped) {
-        return record(objects, command, &registration, None, true, false);
+        return record(objects, command, &registration, None, true, None, false);
     }
     let retyped = command.users.contains(&oid);
     let moved = noted(What::Moved);
     let named = command.relations.contains(&oid) || noted(What::LostPart) || moved;
-    let rewritten = noted(What::Rewritten) || noted(What::LostColumn) || (retyped && command.reach.retypes);
+    let rewritten = noted(What::Rewritten) || !lost.is_empty() || (retyped && command.reach.retypes);
     if !(named || rewritten || retyped || command.schema || noted(What::Attaching) || touched.has(oid)) {
         return Ok(());
     }
@@ -357,10 +394,25 @@ fn follow_table(
         }
         // A command around this one is still writing the table, and follows at its own end.
         session_cache::touch_again(oid);
-        NOTES.with_borrow_mut(|kept| kept.extend(notes.iter().filter(|note| note.table == oid)));
+        NOTES.with_borrow_mut(|kept| kept.extend(notes.iter().filter(|note| note.table == oid).cloned()));
+        note(oid, What::PutOff);
         return Ok(());
     }
-    record(objects, command, &registration, Some((&schema, &name, &shape)), redefined || renamed, moved)?;
+    // Of what a command around the one that changed the table has done itself its form says nothing.
+    let is_known = !noted(What::PutOff) && (command.columns.is_all || !noted(What::Rewritten));
+    let lost: Option<Vec<&str>> = lost.into_iter().map(Option::as_deref).collect();
+    let kept = lost
+        .filter(|_| begin_anew && is_known)
+        .map(|lost| kept(command, &registration.shape, &shape, &lost, &relation, retyped));
+    record(
+        objects,
+        command,
+        &registration,
+        Some((&schema, &name, &shape)),
+        redefined || renamed,
+        kept.as_ref(),
+        moved,
+    )?;
     let mut registration = Registration {
         known_as: oid,
         is_root,
@@ -384,6 +436,44 @@ fn follow_table(
         protect::record_baseline(objects, &relation, &registration, &mut recorder)?;
     }
     Ok(())
+}
+
+/// The columns whose values the command has left as they were. In doubt a column is left out: what is kept must be the same in the baseline that follows.
+fn kept(
+    command: &Command,
+    before: &Shape,
+    after: &Shape,
+    lost: &[&str],
+    relation: &Relation,
+    types_changed: bool,
+) -> Kept {
+    let dependent = relation.dependent_columns();
+    // What drops something may take an attribute from a type with it.
+    let types_changed = types_changed || !(command.columns.is_all || command.columns.renamed.is_some());
+    // Those that stay keep their order, and new ones come behind them.
+    let stayed = before.columns.iter().zip(&before.types).filter(|(name, _)| !lost.contains(&name.as_str()));
+    let mut kept = Kept::new();
+    for ((name, former_type), (new_name, new_type)) in stayed.zip(after.columns.iter().zip(&after.types)) {
+        let is_renamed = command.columns.renamed.as_ref() == Some(&(name.clone(), new_name.clone()));
+        let retyping = command.columns.retyped.iter().find(|(column, _)| column == name);
+        let reads_the_same = match retyping {
+            None => former_type == new_type,
+            Some((_, by_expression)) => !by_expression && is_wider(former_type, new_type),
+        };
+        let is_dependent =
+            dependent.generated.contains(new_name) || (types_changed && dependent.of_user_types.contains(new_name));
+        if (name == new_name || is_renamed) && reads_the_same && !is_dependent {
+            kept.insert(name.clone(), new_name.clone());
+        }
+    }
+    kept
+}
+
+/// Whether each value of one type reads the same in the other: of identifiers that became too small.
+fn is_wider(former: &str, new: &str) -> bool {
+    const INTEGERS: [&str; 3] = ["smallint", "integer", "bigint"];
+    let place = |name| INTEGERS.iter().position(|integer| *integer == name);
+    place(former).zip(place(new)).is_some_and(|(former, new)| former <= new)
 }
 
 /// Whether a table is protected by itself: not as a partition of one that is. A partition that is detached goes on by itself, as does a child that is let go.

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
-use audit_ledger::Operation;
+use audit_ledger::{Carry, Operation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ddl;
+use crate::ddl::{Kept, Said};
 use crate::protect::{IncarnationDetails, ProtectDetails};
 
 /// An entry about a table as a whole, or about the ledger.
@@ -99,14 +99,54 @@ struct Span {
     table: usize,
 }
 
-/// Which entries tell of the present rows of which table.
+/// Which entries tell of the present rows of which table, and of the rows at which seam. Seams are counted on behind the tables.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Spans(HashMap<u32, Vec<Span>>);
+pub(crate) struct Spans {
+    /// In the order of their ids, by object id; they do not overlap.
+    rows: HashMap<u32, Vec<Span>>,
+    /// Those of the baselines behind seams, likewise.
+    baselines: HashMap<u32, Vec<Span>>,
+}
 
 impl Spans {
-    /// The table of whose present rows an entry tells.
+    /// The table of whose present rows an entry tells, or the seam before which it tells of rows.
     pub(crate) fn table_of(&self, table_oid: u32, id: i64) -> Option<usize> {
-        self.0.get(&table_oid)?.iter().find(|span| span.after < id && id < span.until).map(|span| span.table)
+        at(&self.rows, table_oid, id)
+    }
+
+    /// The seam behind which an entry, if it is one of a baseline, tells of rows.
+    pub(crate) fn seam_before(&self, table_oid: u32, id: i64) -> Option<usize> {
+        at(&self.baselines, table_oid, id)
+    }
+}
+
+fn at(spans: &HashMap<u32, Vec<Span>>, table_oid: u32, id: i64) -> Option<usize> {
+    let spans = spans.get(&table_oid)?;
+    let next = spans.partition_point(|span| span.after < id);
+    spans[..next].last().filter(|span| id < span.until).map(|span| span.table)
+}
+
+/// Where a table that was protected got a new baseline, because its definition changed.
+pub(crate) struct Seam {
+    /// The table, by its place in the history.
+    pub(crate) table: usize,
+    /// The PROTECT entry before the new baseline.
+    pub(crate) place: Place,
+    /// What the new baseline must have taken over.
+    pub(crate) carried: Carried,
+}
+
+/// What of a table's definition a change has left as it was.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Carried {
+    kept: Kept,
+    /// The key before.
+    key: Vec<String>,
+}
+
+impl Carried {
+    pub(crate) fn carry(&self) -> Carry {
+        Carry::new(&self.kept, &self.key)
     }
 }
 
@@ -124,6 +164,7 @@ pub(crate) struct History {
     pub(crate) tables: Vec<Protected>,
     /// In the order of their ids.
     pub(crate) resumptions: Vec<Resumption>,
+    pub(crate) seams: Vec<Seam>,
     pub(crate) spans: Spans,
 }
 
@@ -136,10 +177,35 @@ impl History {
         let mut alive: Vec<bool> = Vec::new();
         // By present object id: the table, and since when its rows count under that object id.
         let mut current: HashMap<u32, (usize, i64)> = HashMap::new();
+        // By present object id, what the last DDL entry says was kept.
+        let mut kept: HashMap<u32, Option<Kept>> = HashMap::new();
+        // Seams by the table before them; of each table that got a new baseline, what it was from then on.
+        let mut seams: Vec<(usize, Seam)> = Vec::new();
+        let mut next: HashMap<usize, usize> = HashMap::new();
         for landmark in landmarks.iter() {
             match landmark.operation {
                 Operation::Protect => {
-                    let former = current.insert(landmark.table_oid, (history.tables.len(), landmark.id));
+                    let oid = landmark.table_oid;
+                    let table = history.tables.len();
+                    let details: Option<ProtectDetails> =
+                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
+                    let former = current.insert(oid, (table, landmark.id));
+                    if let Some(last) = history.spans.baselines.get_mut(&oid).and_then(|spans| spans.last_mut()) {
+                        last.until = last.until.min(landmark.id);
+                    }
+                    if let Some((former, after)) = former {
+                        next.insert(former, table);
+                        let span = Span { after, until: landmark.id, table: former };
+                        history.spans.rows.entry(oid).or_default().push(span);
+                        let kept = kept.remove(&oid).flatten();
+                        let carried = carried(history.tables[former].details.as_ref(), details.as_ref(), kept);
+                        if let Some(carried) = carried {
+                            let Landmark { chain, seq, id, .. } = *landmark;
+                            seams.push((former, Seam { table, place: Place { chain, seq, id }, carried }));
+                            let span = Span { after: landmark.id, until: i64::MAX, table: former };
+                            history.spans.baselines.entry(oid).or_default().push(span);
+                        }
+                    }
                     let former_names = former.map_or_else(Vec::new, |(former, _)| {
                         alive[former] = false;
                         history.tables[former].rename(&landmark.schema, &landmark.name);
@@ -153,7 +219,7 @@ impl History {
                         table_oid: landmark.table_oid,
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
-                        details: landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok()),
+                        details,
                         anchor: Anchor::of(landmark.id, next_xid(landmark).as_deref()),
                         former_names,
                         dropped: None,
@@ -166,7 +232,9 @@ impl History {
                     if let Some(next_xid) = next_xid(landmark) {
                         table.anchor = Anchor::of(landmark.id, Some(&next_xid));
                     }
-                    if landmark.new.as_deref().is_some_and(ddl::is_drop) {
+                    let said = Said::of(landmark.new.as_deref());
+                    kept.insert(landmark.table_oid, said.kept);
+                    if said.is_drop {
                         let Landmark { chain, seq, id, .. } = *landmark;
                         table.dropped = Some(Place { chain, seq, id });
                     }
@@ -188,39 +256,50 @@ impl History {
                     let (chain, seq) = (landmark.chain, landmark.seq);
                     history.resumptions.push(Resumption { chain, seq, details: details.clone() });
                     let Some(details) = details else { continue };
+                    kept.clear();
                     // Copied file by file, rows keep their transactions, and the server goes on behind them; restored from a dump, they were all written anew.
                     let anchor = details.why.is_none().then(|| Anchor::of(landmark.id, details.next_xid.as_deref()));
-                    let mut next = HashMap::new();
+                    let mut present = HashMap::new();
                     for (oid, (table, after)) in current.drain() {
-                        history.spans.0.entry(oid).or_default().push(Span { after, until: landmark.id, table });
+                        history.spans.rows.entry(oid).or_default().push(Span { after, until: landmark.id, table });
                         let oid = details.tables.get(&oid.to_string()).copied().unwrap_or(oid);
                         history.tables[table].table_oid = oid;
                         if let Some(anchor) = anchor {
                             history.tables[table].anchor = anchor;
                         }
-                        next.insert(oid, (table, landmark.id));
+                        present.insert(oid, (table, landmark.id));
                     }
-                    current = next;
+                    current = present;
                 }
                 _ => {}
             }
         }
         for (oid, (table, after)) in current {
-            history.spans.0.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
+            history.spans.rows.entry(oid).or_default().push(Span { after, until: i64::MAX, table });
         }
-        history.keep(&alive);
+        // What each table has become in the end: what comes next comes behind it.
+        let mut last: Vec<usize> = (0..history.tables.len()).collect();
+        for table in (0..last.len()).rev() {
+            if let Some(next) = next.get(&table) {
+                last[table] = last[*next];
+            }
+        }
+        for (_, seam) in &mut seams {
+            seam.table = last[seam.table];
+        }
+        history.keep(&alive, seams);
         history
     }
 
     /// A table was emptied: what earlier spans say of it counts no more.
     fn forget(&mut self, table: usize) {
-        for spans in self.spans.0.values_mut() {
+        for spans in self.spans.rows.values_mut() {
             spans.retain(|span| span.table != table);
         }
     }
 
-    /// Drops the tables that are not protected any more.
-    fn keep(&mut self, alive: &[bool]) {
+    /// Drops the tables that are not protected any more, and takes the seams of the others, each with the table before it.
+    fn keep(&mut self, alive: &[bool], seams: Vec<(usize, Seam)>) {
         let mut place = Vec::with_capacity(alive.len());
         let mut kept = 0;
         for alive in alive {
@@ -232,7 +311,13 @@ impl History {
             index += 1;
             alive[index - 1]
         });
-        for spans in self.spans.0.values_mut() {
+        for (former, seam) in seams {
+            if let Some(table) = place[seam.table] {
+                place[former] = Some(kept + self.seams.len());
+                self.seams.push(Seam { table, ..seam });
+            }
+        }
+        for spans in self.spans.rows.values_mut().chain(self.spans.baselines.values_mut()) {
             spans.retain_mut(|span| match place[span.table] {
                 Some(table) => {
                     span.table = table;
@@ -242,4 +327,11 @@ impl History {
             });
         }
     }
+}
+
+/// What a new baseline must have taken over, where both sides are known in full.
+fn carried(before: Option<&ProtectDetails>, after: Option<&ProtectDetails>, kept: Option<Kept>) -> Option<Carried> {
+    let (before, after) = (before?, after?);
+    let are_rows = before.baseline && after.baseline && before.kind == 'r' && after.kind == 'r';
+    are_rows.then_some(Carried { kept: kept?, key: before.shape.key.clone() })
 }

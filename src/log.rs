@@ -627,7 +627,7 @@ impl Entries {
     /// What a row says that is no row change; `None` when it has no valid place.
     pub(crate) fn details(&self, row: &Row<'_>) -> Option<Details> {
         let is_ddl = row.text(column::OP).is_some_and(|text| text == Operation::Ddl.as_str());
-        let shorten = |new: Cow<'_, str>| if is_ddl { ddl::shortened(&new) } else { new.into_owned() };
+        let shorten = |new: Cow<'_, str>| if is_ddl { ddl::Said::of(Some(&new)).text() } else { new.into_owned() };
         Some(Details {
             ledger: row.uuid(column::LEDGER)?,
             chain: row.int4(column::CHAIN)?,

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::error::Error;
 use crate::log::Log;
+use crate::pg::scan::NominalSnapshot;
 use crate::pg::tuple::Formed;
 use crate::pg::xact;
 use crate::registry::Objects;
@@ -98,6 +99,7 @@ enum Commands {
 fn write(log: &Log, commands: Commands) {
     let batch = Batch::take();
     let rows = &batch.rows;
+    let _snapshot = NominalSnapshot::where_none();
     match commands {
         Commands::Each => {
             log.append(rows.chunk_by(|left, right| left.command == right.command).map(|run| (run, run[0].command)));

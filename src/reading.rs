@@ -11,14 +11,14 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use audit_ledger::{
-    BucketTotal, Finding, Hash, Kind, LeafSum, Link, LogVerifier, Operation, Part, RowSums, Sign, Stored, Stretch,
-    Timestamp, Transactions, effects,
+    BucketTotal, Carry, Finding, Hash, Kind, LeafSum, Link, LogVerifier, Operation, Part, RowSums, Sign, Stored,
+    Stretch, Timestamp, Transactions, effects,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{self, Error};
-use crate::history::{Landmark, Spans};
+use crate::history::{Carried, Landmark, Spans};
 use crate::log::{Entries, Log, Place};
 use crate::pg::parallel::{Member, Team};
 use crate::pg::scan::Row;
@@ -55,6 +55,8 @@ pub(crate) struct Tables {
     pub(crate) spans: Spans,
     /// Of each table, the columns that are compared; `None` for a table that is not.
     pub(crate) columns: Vec<Option<HashSet<String>>>,
+    /// Of each seam, what was carried over it; `None` for one that is not looked at.
+    pub(crate) seams: Vec<Option<Carried>>,
     /// Of each table, the id behind which entries tell who wrote its rows.
     pub(crate) anchors: Vec<i64>,
 }
@@ -64,7 +66,7 @@ pub(crate) struct Reading {
     pub(crate) verifier: LogVerifier,
     /// `None` where nobody asked, or an entry could not be read.
     pub(crate) leaves: Option<LeafSum>,
-    /// Of each table of the request, what its entries come to.
+    /// Of each table of the request, what its entries come to; then of each seam, what those before and behind it come to.
     pub(crate) sums: Vec<Option<RowSums>>,
     /// Of each table of the request, who wrote its rows, as its entries say.
     pub(crate) writers: Vec<Transactions>,
@@ -226,8 +228,13 @@ impl Whole {
 
 impl Tables {
     fn empty_sums(&self) -> Vec<Option<RowSums>> {
-        let sums = |columns: &Option<HashSet<String>>| columns.is_some().then(|| RowSums::new(self.key, self.buckets));
-        self.columns.iter().map(sums).collect()
+        let tables = self.columns.iter().map(Option::is_some);
+        let wanted = tables.chain(self.seams.iter().map(Option::is_some));
+        wanted.map(|is_wanted| is_wanted.then(|| RowSums::new(self.key, self.buckets))).collect()
+    }
+
+    fn carries(&self) -> Vec<Option<Carry>> {
+        self.seams.iter().map(|carried| carried.as_ref().map(Carried::carry)).collect()
     }
 
     fn no_writers(&self) -> Vec<Transactions> {
@@ -241,6 +248,8 @@ struct Reader<'a> {
     verifier: LogVerifier,
     leaves: Option<Leaves>,
     sums: Vec<Option<RowSums>>,
+    /// Of the tables of the request, what is carried over each seam.
+    carries: Vec<Option<Carry>>,
     writers: Vec<Transactions>,
     landmarks: Vec<Landmark>,
 }
@@ -255,13 +264,14 @@ impl<'a> Reader<'a> {
                 None => None,
             },
             sums: request.tables.as_ref().map(Tables::empty_sums).unwrap_or_default(),
+            carries: request.tables.as_ref().map(Tables::carries).unwrap_or_default(),
             writers: request.tables.as_ref().map(Tables::no_writers).unwrap_or_default(),
             landmarks: Vec::new(),
         })
     }
 
     fn row(&mut self, entries: &Entries, row: &Row<'_>, sink: &mut impl FnMut(Finding)) -> Result<(), Error> {
-        let Reader { request, verifier, leaves, sums, writers, landmarks } = self;
+        let Reader { request, verifier, leaves, sums, carries, writers, landmarks } = self;
         if request.landmarks {
             landmarks.extend(landmark(entries, row));
         }
@@ -269,7 +279,8 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let Some(tables) = &request.tables else { return verify_row(verifier, leaves, entries, row, sink, None) };
-        verify_row(verifier, leaves, entries, row, sink, Some(&mut |stored| add_to_sums(tables, sums, writers, stored)))
+        let mut add = |stored: &Stored<'_>| add_to_sums(tables, carries, sums, writers, stored);
+        verify_row(verifier, leaves, entries, row, sink, Some(&mut add))
     }
 
     fn into_reading(self) -> Reading {
@@ -309,21 +320,70 @@ impl<'a> Reader<'a> {
 }
 
 /// Adds what an entry tells of the rows of its table.
-fn add_to_sums(tables: &Tables, sums: &mut [Option<RowSums>], writers: &mut [Transactions], stored: &Stored<'_>) {
+fn add_to_sums(
+    tables: &Tables,
+    carries: &[Option<Carry>],
+    sums: &mut [Option<RowSums>],
+    writers: &mut [Transactions],
+    stored: &Stored<'_>,
+) {
     let entry = &stored.entry;
-    if entry.ledger.as_u128() == tables.ledger
-        && let Some(table) = &entry.table
-        && let Some(index) = tables.spans.table_of(table.oid, entry.id as i64)
+    let Some(table) = &entry.table else { return };
+    if entry.ledger.as_u128() != tables.ledger {
+        return;
+    }
+    let (oid, id) = (table.oid, entry.id as i64);
+    if let Some(index) = tables.spans.table_of(oid, id)
         && let Some(Some(sums)) = sums.get_mut(index)
-        && let Some(Some(columns)) = tables.columns.get(index)
         && let Ok(operation) = entry.operation.parse()
     {
-        // Only these two write a version of a row.
-        if matches!(operation, Operation::Insert | Operation::Update) && entry.id as i64 > tables.anchors[index] {
-            writers[index].add(entry.subxid.unwrap_or(entry.xid));
+        let add = |sign: Sign, row: &str, value: Option<(&str, &str)>| sums.add(sign, row, value);
+        match tables.columns.get(index) {
+            Some(Some(columns)) => {
+                // Only these two write a version of a row.
+                if matches!(operation, Operation::Insert | Operation::Update) && id > tables.anchors[index] {
+                    writers[index].add(entry.subxid.unwrap_or(entry.xid));
+                }
+                take_apart(operation, stored, columns, add);
+            }
+            Some(None) => {}
+            None => {
+                if let Some(Some(carry)) = carries.get(index - tables.columns.len()) {
+                    take_apart_before(operation, stored, carry, add);
+                }
+            }
         }
-        take_apart(operation, stored, columns, |sign, row, value| sums.add(sign, row, value));
     }
+    if entry.operation == Operation::Baseline.as_str()
+        && let Some(index) = tables.spans.seam_before(oid, id)
+        && let Some(Some(sums)) = sums.get_mut(index)
+        && let Some(Some(carry)) = carries.get(index - tables.columns.len())
+    {
+        take_apart_after(stored, carry, |sign, row, value| sums.add(sign, row, value));
+    }
+}
+
+/// Hands the elements of an entry from before a seam to `add`.
+pub(crate) fn take_apart_before(
+    operation: Operation,
+    stored: &Stored<'_>,
+    carry: &Carry,
+    mut add: impl FnMut(Sign, &str, Option<(&str, &str)>),
+) {
+    let entry = &stored.entry;
+    let (key, old, new) = (entry.key.as_deref(), entry.old.as_deref(), entry.new.as_deref());
+    // As in `take_apart`.
+    let _ = carry.before(operation, key, old, new, &mut add);
+}
+
+/// Hands what an entry of the baseline behind a seam has taken over to `add`.
+pub(crate) fn take_apart_after(
+    stored: &Stored<'_>,
+    carry: &Carry,
+    mut add: impl FnMut(Sign, &str, Option<(&str, &str)>),
+) {
+    // As in `take_apart`.
+    let _ = stored.entry.new.as_deref().map(|new| carry.after(new, &mut add));
 }
 
 /// Hands the elements of an entry to `add`, but for those of columns that are not compared.

@@ -11,8 +11,8 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use audit_ledger::{
-    Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary, Sign,
-    Transactions, VerifierKey, Writer, effects,
+    Carry, Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary,
+    Sign, Transactions, VerifierKey, Writer, effects,
 };
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::checkpoint;
 use crate::coverage;
 use crate::error::{self, Error};
-use crate::history::{History, Landmark, Protected};
+use crate::history::{Carried, History, Landmark, Protected, Seam};
 use crate::key;
 use crate::log::Log;
 use crate::pg::attempt::attempt;
@@ -31,7 +31,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{LatestSnapshot, TableScan, Visible};
 use crate::pg::{catalog, session, xact};
-use crate::reading::{self, settle, take_apart, verify_row};
+use crate::reading::{self, settle, take_apart, take_apart_after, take_apart_before, verify_row};
 use crate::registry::{self, Objects};
 use crate::render::Table;
 use crate::verify_seals::{self, Held, Leaves, Start, Subject};
@@ -107,6 +107,8 @@ struct Outcome {
     guards: String,
     tables: u64,
     rows: u64,
+    /// Baselines that were held against the entries before them.
+    seams: u64,
     /// Why tables were not compared.
     passed_over: Vec<String>,
     /// Rows of which it was looked at who wrote them.
@@ -171,6 +173,12 @@ impl Outcome {
                     count(self.rows, "row", "rows"),
                     count(self.tables, "table", "tables")
                 );
+                if self.seams > 0 {
+                    detail.push_str(&format!(
+                        "; {} with the entries before",
+                        count(self.seams, "later baseline", "later baselines")
+                    ));
+                }
                 for reason in &self.passed_over {
                     detail.push_str("; ");
                     detail.push_str(reason);
@@ -295,8 +303,12 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         Some(survey) => candidates(&objects, &survey.history, snapshot.is_some(), &mut outcome)?,
         None => Vec::new(),
     };
+    let seams = match &survey {
+        Some(survey) => readable_seams(&objects, &survey.history)?,
+        None => Vec::new(),
+    };
     let (row_key, leaf_key) = (session::random_key(), session::random_key());
-    let buckets = bucket_count(candidates.iter().flatten().count());
+    let buckets = bucket_count(candidates.iter().flatten().count() + seams.iter().flatten().count());
     let ledger = registry::ledger(&objects, Visible::Statement)?;
     let wanted = reading::Request {
         outlines: false,
@@ -309,18 +321,21 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
                 buckets,
                 spans: survey.history.spans.clone(),
                 columns: candidates.iter().map(|candidate| Some(candidate.as_ref()?.columns.clone())).collect(),
+                seams,
                 anchors: survey.history.tables.iter().map(|table| table.anchor.id).collect(),
             })
         }),
     };
     let mut step = |rows| progress.steps(rows, "entries of the log verified");
     let read = reading::read(&objects, &log, &wanted, &mut step, sink)?;
-    for ((candidate, sums), writers) in candidates.iter_mut().zip(read.sums).zip(read.writers) {
+    let mut sums = read.sums.into_iter();
+    for ((candidate, sums), writers) in candidates.iter_mut().zip(sums.by_ref()).zip(read.writers) {
         if let Some(candidate) = candidate {
             candidate.sums = sums;
             candidate.writers = writers;
         }
     }
+    let seam_sums: Vec<Option<RowSums>> = sums.collect();
     let Survey { ledger, vkeys, history } = match survey {
         Some(survey) => survey,
         None => Survey::of(&objects, read.landmarks, sink)?,
@@ -351,6 +366,12 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         next_xid: xact::next_transaction(),
         is_live: registry::is_live(&objects)?,
     };
+    for (seam, sums) in seam_sums.iter().enumerate() {
+        if let Some(sums) = sums {
+            outcome.seams += 1;
+            comparison.compare_seam(seam, sums, &mut progress, sink)?;
+        }
+    }
     for (index, candidate) in candidates.iter_mut().enumerate() {
         if let Some(candidate) = candidate {
             outcome.tables += 1;
@@ -504,6 +525,18 @@ fn candidate(
     Some(Candidate { relation, table, columns, sums: None, writers: Transactions::new() })
 }
 
+/// The seams that can be told of: of tables that the caller may read.
+fn readable_seams(objects: &Objects, history: &History) -> Result<Vec<Option<Carried>>, Error> {
+    let registrations = registry::all(objects, Visible::Statement)?;
+    let mut seams = Vec::with_capacity(history.seams.len());
+    for seam in &history.seams {
+        let oid = coverage::present_oid(objects, &history.tables[seam.table], &registrations)?;
+        let is_readable = Relation::try_open(oid, Lock::AccessShare).is_some() && relation::may_select(oid);
+        seams.push(is_readable.then(|| seam.carried.clone()));
+    }
+    Ok(seams)
+}
+
 /// Whether a snapshot that is older than our lock still sees the rows of a table: not when it was emptied or written anew in between. A transaction that begins later sees them.
 fn has_its_rows(table: &Protected, relation: &Relation, outcome: &mut Outcome) -> bool {
     let has = catalog::file_in_snapshot(relation.oid()).is_none_or(|file| file == relation.file());
@@ -585,6 +618,47 @@ impl Comparison<'_> {
             }
         }
         Ok(rows)
+    }
+
+    /// Tells where a baseline does not say what the entries before it say. Both are in the log, whose reading they come from.
+    fn compare_seam(
+        &self,
+        index: usize,
+        sums: &RowSums,
+        progress: &mut Progress,
+        sink: &mut impl FnMut(Finding),
+    ) -> Result<(), Error> {
+        let seam = &self.history.seams[index];
+        let carry = seam.carried.carry();
+        let account = self.history.tables.len() + index;
+        for batch in sums.batches(BATCH_BYTES) {
+            let mut localizer = Localizer::new(self.key, self.buckets, &batch);
+            self.log.scan(|entries, row| {
+                progress.step("entries read again to find the faulty rows");
+                let (Some(operation), id, table_oid) = entries.outline(row) else {
+                    return Ok(());
+                };
+                let spans = &self.history.spans;
+                let is_before = spans.table_of(table_oid, id) == Some(account);
+                let is_after = operation == Operation::Baseline && spans.seam_before(table_oid, id) == Some(account);
+                if (is_before || is_after)
+                    && let Ok(stored) = entries.read(row)
+                {
+                    let mut add = |sign: Sign, row: &str, value: Option<(&str, &str)>| localizer.add(sign, row, value);
+                    if is_before {
+                        take_apart_before(operation, &stored, &carry, &mut add);
+                    }
+                    if is_after {
+                        take_apart_after(&stored, &carry, &mut add);
+                    }
+                }
+                Ok(())
+            })?;
+            for difference in localizer.finish() {
+                sink(seam_finding(&self.history.tables[seam.table], seam, &carry, &difference));
+            }
+        }
+        Ok(())
     }
 
     /// What the rows of a table are held against; `None` where nothing can be said of them.
@@ -751,6 +825,46 @@ fn table_finding(relation: &str, table: &Table, difference: &Difference) -> Find
         ),
     };
     table_fault(relation, detail, hint)
+}
+
+fn seam_finding(table: &Protected, seam: &Seam, carry: &Carry, difference: &Difference) -> Finding {
+    let row = shorten(&difference.row);
+    let times = count(difference.count, "time", "times");
+    let detail = match &difference.what {
+        DifferenceKind::Missing if !carry.tells_rows_apart() => {
+            format!(
+                "the baseline after this entry has {} less than the entries before it",
+                count(difference.count, "row", "rows")
+            )
+        }
+        DifferenceKind::Extra if !carry.tells_rows_apart() => {
+            format!(
+                "the baseline after this entry has {} more than the entries before it",
+                count(difference.count, "row", "rows")
+            )
+        }
+        DifferenceKind::Missing => {
+            format!("row {row} is in the entries before this one {times} more than in the baseline after it")
+        }
+        DifferenceKind::Extra => {
+            format!("row {row} is in the baseline after this entry {times} more than in the entries before it")
+        }
+        DifferenceKind::Value { column, expected, found } => format!(
+            "row {row}: column \"{column}\" is {} in the baseline after this entry, the entries before it say {}",
+            values(found),
+            values(expected)
+        ),
+    };
+    Finding {
+        chain: Some(seam.place.chain),
+        seq: Some(seam.place.seq),
+        id: Some(seam.place.id),
+        ..table_fault(
+            &table.display(),
+            detail,
+            "The row was changed without its triggers before the table was redefined, as the DDL entry before this one tells, or an entry of it was changed or removed.",
+        )
+    }
 }
 
 fn table_fault(relation: &str, detail: String, hint: &str) -> Finding {

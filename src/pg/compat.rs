@@ -168,3 +168,16 @@ pub(super) unsafe fn close_index(index: pg_sys::Relation, info: *mut pg_sys::Ind
         pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
     }
 }
+
+/// Whether a part of ALTER TABLE gives a generated column another expression: from PostgreSQL 17 on.
+pub(crate) fn sets_expression(part: pg_sys::AlterTableType::Type) -> bool {
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    {
+        part == pg_sys::AlterTableType::AT_SetExpression
+    }
+    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    {
+        let _ = part;
+        false
+    }
+}

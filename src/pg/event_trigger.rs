@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::{PgList, pg_sys};
 
+use super::compat;
 use super::fmgr::{Call, TriggerAnswer};
 use super::memory::Scratch;
 use super::scan::Row;
@@ -48,6 +49,17 @@ pub(crate) struct Reach {
     pub(crate) redefines: bool,
     /// Values of the types that it names may read differently afterwards.
     pub(crate) retypes: bool,
+}
+
+/// What a command does to columns, by its form.
+#[derive(Default)]
+pub(crate) struct Columns {
+    /// Those that get another type or expression by name, and whether an expression of the command says what their values become.
+    pub(crate) retyped: Vec<(String, bool)>,
+    /// The one that gets another name, and that name.
+    pub(crate) renamed: Option<(String, String)>,
+    /// Whether this is all that the command does to values.
+    pub(crate) is_all: bool,
 }
 
 /// The call of an event trigger's function.
@@ -108,6 +120,45 @@ impl Fired {
                 _ => Reach::default(),
             }
         }
+    }
+
+    /// What the command does to columns.
+    pub(crate) fn columns(&self) -> Columns {
+        use pg_sys::NodeTag::{T_AlterTableStmt, T_RenameStmt};
+        let mut columns = Columns::default();
+        // SAFETY: the statement lives for the call; its tag says what it is, and names in it are null or C strings. The definition of a column that is retyped is a ColumnDef.
+        unsafe {
+            let name = |name: *const core::ffi::c_char| {
+                (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+            };
+            let statement = (*self.data).parsetree;
+            if statement.is_null() {
+                return columns;
+            }
+            match (*statement).type_ {
+                T_RenameStmt => {
+                    let statement = &*statement.cast::<pg_sys::RenameStmt>();
+                    columns.renamed = name(statement.subname).zip(name(statement.newname));
+                }
+                T_AlterTableStmt => {
+                    columns.is_all = true;
+                    let commands = (*statement.cast::<pg_sys::AlterTableStmt>()).cmds;
+                    for command in PgList::<pg_sys::AlterTableCmd>::from_pg(commands).iter_ptr() {
+                        let by_expression = match (*command).subtype {
+                            pg_sys::AlterTableType::AT_AlterColumnType => {
+                                let definition = (*command).def.cast::<pg_sys::ColumnDef>();
+                                definition.is_null() || !(*definition).raw_default.is_null()
+                            }
+                            other if compat::sets_expression(other) => true,
+                            _ => continue,
+                        };
+                        columns.retyped.extend(name((*command).name).map(|name| (name, by_expression)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        columns
     }
 
     /// The tables that the command is about to make partitions of others, as their names read now.

@@ -201,6 +201,26 @@ impl Relation {
             .collect()
     }
 
+    /// Names of the columns whose values follow from others, or read as a type of a user says.
+    pub(crate) fn dependent_columns(&self) -> DependentColumns {
+        let desc = self.desc();
+        let mut found = DependentColumns::default();
+        for index in 0..self.width() {
+            // SAFETY: as in `columns`.
+            let attribute = unsafe { compat::attribute(desc, index) };
+            if attribute.attisdropped {
+                continue;
+            }
+            if attribute.attgenerated != 0 {
+                found.generated.push(name_string(&attribute.attname));
+            }
+            if attribute.atttypid.to_u32() >= pg_sys::FirstNormalObjectId {
+                found.of_user_types.push(name_string(&attribute.attname));
+            }
+        }
+        found
+    }
+
     /// Names of all live columns, virtual ones included.
     pub(crate) fn column_names(&self) -> Vec<(i16, String)> {
         let desc = self.desc();
@@ -288,6 +308,13 @@ impl Drop for Relation {
             unsafe { pg_sys::relation_close(self.ptr, pg_sys::NoLock as pg_sys::LOCKMODE) }
         }
     }
+}
+
+/// Columns whose values are not stored for themselves alone.
+#[derive(Default)]
+pub(crate) struct DependentColumns {
+    pub(crate) generated: Vec<String>,
+    pub(crate) of_user_types: Vec<String>,
 }
 
 /// A column that holds values.

@@ -70,6 +70,13 @@ impl LatestSnapshot {
         LatestSnapshot(())
     }
 
+    /// The same, where no snapshot is active, as at the end of a command that has ended a transaction of its own: DETACH PARTITION ... CONCURRENTLY.
+    pub(crate) fn where_none() -> Option<LatestSnapshot> {
+        // SAFETY: looks at the state of the process.
+        let is_set = unsafe { pg_sys::ActiveSnapshotSet() };
+        (!is_set).then(LatestSnapshot::new)
+    }
+
     /// The same, where the statement is free to look anew: in REPEATABLE READ and SERIALIZABLE all is seen as of the snapshot of the transaction, in a parallel operation as of that of its leader.
     pub(crate) fn where_free() -> Option<LatestSnapshot> {
         // SAFETY: a plain integer, and the transaction state.
@@ -83,6 +90,36 @@ impl LatestSnapshot {
 impl Drop for LatestSnapshot {
     fn drop(&mut self) {
         if super::error_is_on_its_way() {
+            return;
+        }
+        // SAFETY: as for `WithoutOwn`.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
+/// While it lives there is an active snapshot, as the server demands of whoever writes to a table that has a TOAST table (heapam.c, AssertHasSnapshotForToast): also when the transaction commits, and
+/// in utility statements that run without one. The demand is for those who fetch from TOAST. Rows that are made in memory hold nothing to be fetched, so where there is none this one shows what is committed and keeps
+/// nothing from being vacuumed; it costs no look at what others are doing.
+pub(crate) struct NominalSnapshot {
+    pushed: bool,
+}
+
+impl NominalSnapshot {
+    pub(crate) fn where_none() -> NominalSnapshot {
+        // SAFETY: called inside a transaction; pushing copies the static snapshot of the server.
+        unsafe {
+            let pushed = !pg_sys::ActiveSnapshotSet();
+            if pushed {
+                pg_sys::PushActiveSnapshot(&raw mut pg_sys::SnapshotSelfData);
+            }
+            NominalSnapshot { pushed }
+        }
+    }
+}
+
+impl Drop for NominalSnapshot {
+    fn drop(&mut self) {
+        if !self.pushed || super::error_is_on_its_way() {
             return;
         }
         // SAFETY: as for `WithoutOwn`.

@@ -15,6 +15,7 @@
 //! | [`seal_verify`] | whether seals, tree and checkpoints fit the log |
 //! | [`leaf_sum`] | whether two readings of the log saw the same leaves |
 //! | [`reconcile`] | whether the rows of a table are what the log says |
+//! | [`carry`] | whether a new baseline says what the entries before it say |
 //! | [`transactions`] | whether the transaction that wrote a row is one that the log knows |
 //! | [`finding`] | what a verification returns |
 //! | [`seal`] | how far the chains reached, and the head of the tree over them |
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod carry;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod entry;
@@ -50,6 +52,7 @@ pub mod transactions;
 pub mod tree;
 pub mod verify;
 
+pub use carry::Carry;
 pub use checkpoint::{Checkpoint, CheckpointError, OpenedCheckpoint, end_with_one_line_feed};
 pub use cosignature::{Cosignature, WitnessSignerKey, WitnessVerifierKey};
 pub use entry::{Actor, DecodeError, Entry, FormError, Operation, Table, Timestamp};

@@ -1,6 +1,8 @@
 //! DDL on protected tables: what it leaves in the log, and that rows and log agree after it.
 
-use audit_tests::{Database, Session, assert_clean, assert_found, changes, changes_of, database, findings, verdict};
+use audit_tests::{
+    Database, Session, assert_clean, assert_found, changes, changes_of, database, findings, guards_off, verdict,
+};
 
 /// A protected table with rows, and a session.
 fn protected(create: &str) -> (Database<'static>, Session) {
@@ -435,6 +437,188 @@ fn attributes_of_a_type_that_change_are_followed_by_a_baseline() {
         "ALTER TABLE other ADD COLUMN y int",
         1,
     );
+}
+
+// ---- New baselines against what was before ----
+
+/// Details of the findings, each with the operation of the entry that it names.
+#[track_caller]
+fn told(s: &mut Session) -> Vec<String> {
+    s.column(
+        "SELECT f.kind || ' ' || f.relation || coalesce(' at ' || l.op, '') || ': ' || f.detail
+           FROM audit.findings() f LEFT JOIN audit.log l USING (chain, seq) ORDER BY f.id, f.detail",
+    )
+}
+
+/// Each change of a table's definition that leaves columns as they are, with their names before and after.
+const CARRYING: [&str; 12] = [
+    "ALTER TABLE t ADD COLUMN c int DEFAULT 7",
+    "ALTER TABLE t ADD COLUMN c float8 DEFAULT random()",
+    "ALTER TABLE t DROP COLUMN b",
+    "ALTER TABLE t ALTER b TYPE varchar(5) USING upper(b)",
+    "ALTER TABLE t DROP COLUMN b, ADD COLUMN b text DEFAULT 'other'",
+    "ALTER TABLE t RENAME a TO amount",
+    "ALTER TABLE t RENAME id TO number",
+    "ALTER TABLE t ALTER id TYPE bigint",
+    "ALTER TABLE t ALTER a TYPE bigint",
+    "ALTER TABLE t DROP CONSTRAINT t_pkey",
+    "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, a)",
+    "ALTER TABLE t ADD COLUMN g int GENERATED ALWAYS AS (a * 2) STORED",
+];
+
+/// What was changed behind the triggers is not washed clean by a change of the definition: the new baseline is held against the entries before it.
+#[test]
+fn what_was_changed_behind_the_triggers_shows_in_the_new_baseline() {
+    for ddl in CARRYING {
+        let (_database, mut s) = protected(TABLE);
+        s.run("INSERT INTO t VALUES (3, 30, 'z'); UPDATE t SET a = 11 WHERE id = 1; UPDATE t SET id = 4 WHERE id = 3");
+        guards_off(
+            &mut s,
+            "t",
+            "UPDATE t SET a = 1000000 WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (9, 90, 'e')",
+        );
+        s.run(ddl);
+        let at = "table public.t at PROTECT: row";
+        assert_eq!(
+            told(&mut s),
+            [
+                format!(
+                    r#"{at} {{"id":1}}: column "a" is 1000000 in the baseline after this entry, the entries before it say 11"#
+                ),
+                format!(
+                    r#"{at} {{"id":2}} is in the entries before this one 1 time more than in the baseline after it"#
+                ),
+                format!(
+                    r#"{at} {{"id":9}} is in the baseline after this entry 1 time more than in the entries before it"#
+                ),
+            ],
+            "{ddl}"
+        );
+        // It stays so, whatever comes after.
+        s.run("ALTER TABLE t ADD COLUMN later int; TRUNCATE t");
+        assert_eq!(told(&mut s).len(), 3, "{ddl}");
+    }
+}
+
+/// What the definition itself changes is no fault of the rows, and what was recorded before is taken over.
+#[test]
+fn new_baselines_that_take_over_what_was_recorded_raise_no_alarm() {
+    let compared = "SELECT detail FROM audit.verify() WHERE what = 'table'";
+    for ddl in CARRYING {
+        let (_database, mut s) = protected(TABLE);
+        s.run("INSERT INTO t VALUES (3, 30, NULL); UPDATE t SET a = 11 WHERE id = 1; UPDATE t SET id = 4 WHERE id = 3; DELETE FROM t WHERE id = 2");
+        s.run(&format!(
+            "BEGIN; UPDATE t SET b = 'own' WHERE id = 1; SAVEPOINT x; DELETE FROM t; ROLLBACK TO x; {ddl}; COMMIT"
+        ));
+        let found = verdict(&mut s);
+        assert!(found.is_empty(), "{ddl}: {found:?}");
+        let detail = s.text(compared);
+        assert!(detail.ends_with("; 1 later baseline with the entries before"), "{ddl}: {detail}");
+    }
+    // One after the other, with changes in between.
+    let (_database, mut s) = protected(TABLE);
+    for number in 0..5 {
+        s.run(&format!("INSERT INTO t (id, a) VALUES (10 + {number}, 1); UPDATE t SET a = a + 1"));
+        s.run(&format!("ALTER TABLE t ADD COLUMN c{number} int DEFAULT {number}"));
+        s.run(&format!(
+            "TRUNCATE t; INSERT INTO t (id, a) VALUES (100 + {number}, 1); ALTER TABLE t DROP COLUMN c{number}"
+        ));
+    }
+    assert_clean(&mut s);
+    assert!(s.text(compared).ends_with("; 10 later baselines with the entries before"));
+}
+
+/// Equal rows without a key are counted, by what is left of them.
+#[test]
+fn rows_without_a_key_are_held_against_the_entries_before_too() {
+    let create = "CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x'), (1, 'x'), (2, 'y')";
+    for (ddl, row) in [
+        ("ALTER TABLE t ADD COLUMN c int", r#"{"a":1,"b":"x"}"#),
+        ("ALTER TABLE t ADD COLUMN id serial PRIMARY KEY", r#"{"a":1,"b":"x"}"#),
+        ("ALTER TABLE t DROP COLUMN b", r#"{"a":1}"#),
+        ("ALTER TABLE t RENAME a TO n", r#"{"a":1,"b":"x"}"#),
+    ] {
+        let (_database, mut s) = protected(create);
+        s.run("INSERT INTO t VALUES (3, 'z'); UPDATE t SET a = 4 WHERE a = 3");
+        s.run(ddl);
+        assert_clean(&mut s);
+        let (_database, mut s) = protected(create);
+        guards_off(&mut s, "t", "DELETE FROM t WHERE ctid = (SELECT min(ctid) FROM t)");
+        s.run(ddl);
+        assert_eq!(
+            told(&mut s),
+            [format!(
+                "table public.t at PROTECT: row {row} is in the entries before this one 1 time more than in the baseline after it"
+            )],
+            "{ddl}"
+        );
+    }
+}
+
+/// Where the key itself got other values, rows can still be counted.
+#[test]
+fn rows_whose_key_changed_are_counted() {
+    let ddl = "ALTER TABLE t ALTER id TYPE text USING 'no ' || id";
+    let (_database, mut s) = protected(TABLE);
+    s.run(ddl);
+    assert_clean(&mut s);
+    let (_database, mut s) = protected(TABLE);
+    guards_off(&mut s, "t", "DELETE FROM t WHERE id = 1");
+    s.run(ddl);
+    assert_eq!(
+        told(&mut s),
+        ["table public.t at PROTECT: the baseline after this entry has 1 row less than the entries before it"]
+    );
+}
+
+/// What a command says it changes is recorded with its text, and not compared: values that it computes, and labels of a type.
+#[test]
+fn values_that_a_command_changes_are_said_not_to_be_kept() {
+    let kept = "SELECT new -> 'kept' FROM audit.log WHERE op = 'DDL' ORDER BY id DESC LIMIT 1";
+    for (create, ddl, expected) in [
+        (TABLE, "ALTER TABLE t ALTER a TYPE int USING a + 1", r#"{"b":"b","id":"id"}"#),
+        (TABLE, "ALTER TABLE t ALTER a TYPE text", r#"{"b":"b","id":"id"}"#),
+        (TABLE, "ALTER TABLE t RENAME a TO x", r#"{"a":"x","b":"b","id":"id"}"#),
+        (TABLE, "ALTER TABLE t DROP a, ADD COLUMN a int", r#"{"b":"b","id":"id"}"#),
+        (MOOD, "ALTER TYPE mood RENAME VALUE 'good' TO 'fine'", r#"{"a":"a","id":"id"}"#),
+        (TABLE, "COMMENT ON TABLE t IS 'x'", ""),
+    ] {
+        let (_database, mut s) = protected(create);
+        s.run(ddl);
+        assert_eq!(s.value(kept).unwrap_or_default(), expected, "{ddl}");
+        assert_clean(&mut s);
+    }
+}
+
+/// Which rows a table has is told only to those who may read it.
+#[test]
+fn whoever_may_not_read_a_table_is_not_told_of_its_former_rows() {
+    let (database, mut s) = protected(TABLE);
+    s.run("CREATE ROLE ddl_auditor LOGIN; SELECT audit.grant_auditor('ddl_auditor')");
+    guards_off(&mut s, "t", "UPDATE t SET a = 5 WHERE id = 1");
+    s.run("ALTER TABLE t ADD COLUMN c int");
+    let mut auditor = database.connect_as("ddl_auditor");
+    assert_eq!(told(&mut auditor), [""; 0]);
+    s.run("GRANT SELECT ON t TO ddl_auditor");
+    assert_eq!(told(&mut auditor).len(), 1);
+}
+
+/// Parallel workers find the same.
+#[test]
+fn workers_hold_new_baselines_against_the_entries_before_as_well() {
+    let (_database, mut s) = protected(
+        "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT n, n FROM generate_series(1, 5000) AS n",
+    );
+    s.run("UPDATE t SET a = a + 1");
+    guards_off(&mut s, "t", "UPDATE t SET a = 0 WHERE id % 1000 = 0");
+    s.run("ALTER TABLE t ADD COLUMN c int DEFAULT 1; UPDATE t SET c = 2");
+    s.run("SET max_parallel_workers_per_gather = 0");
+    let alone = told(&mut s);
+    assert_eq!(alone.len(), 5);
+    s.run("SET max_parallel_workers_per_gather = 2; SET min_parallel_table_scan_size = 0; SET client_min_messages = debug1");
+    s.notices();
+    assert_eq!(told(&mut s), alone);
+    assert!(s.notices().iter().any(|notice| notice.contains("parallel workers")));
 }
 
 #[test]

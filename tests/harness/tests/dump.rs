@@ -337,3 +337,36 @@ fn ddl_between_the_restore_and_the_first_write_is_recorded() {
         assert_clean(&mut s);
     }
 }
+
+/// A new baseline is held against the entries before it also where a restore lies between, before it or behind it.
+#[test]
+fn what_a_new_baseline_hides_shows_over_a_restore() {
+    let cluster = Cluster::shared();
+    let told = "SELECT count(*) FILTER (WHERE kind = 'table' AND relation = 'public.account'
+                  AND detail LIKE '%column \"balance\" is 999.00 in the baseline after this entry%') || ' of ' || count(*) FROM audit.findings()";
+    let behind = "UPDATE account SET balance = 999 WHERE id = (SELECT min(id) FROM account)";
+    let ddl = "ALTER TABLE account ADD COLUMN c int DEFAULT 7";
+
+    let original = shop(cluster);
+    let mut s = original.connect();
+    s.run("UPDATE account SET balance = 5 WHERE id = (SELECT min(id) FROM account)");
+    let before = dump(&original, &["-Fc"]);
+    let target = cluster.bare_database();
+    restore(cluster, &target.name, &before, &[]);
+    let mut restored = target.connect();
+    restored.run("INSERT INTO note VALUES ('after')");
+    guards_off(&mut restored, "account", behind);
+    restored.run(ddl);
+    assert_eq!(restored.text(told), "1 of 1");
+
+    guards_off(&mut s, "account", behind);
+    s.run(ddl);
+    assert_eq!(s.text(told), "1 of 1");
+    let after = dump(&original, &["-Fc"]);
+    let target = cluster.bare_database();
+    restore(cluster, &target.name, &after, &[]);
+    let mut restored = target.connect();
+    assert_eq!(restored.text(told), "1 of 1");
+    restored.run("INSERT INTO note VALUES ('after')");
+    assert_eq!(restored.text(told), "1 of 1");
+}
