@@ -371,26 +371,33 @@ unsafe fn row_in_page<'a>(slot: *const pg_sys::BufferHeapTupleTableSlot) -> Opti
             return None;
         }
         let page: *const u8 = pg_sys::BufferGetPage(buffer).cast();
-        let page = std::slice::from_raw_parts(page, pg_sys::BLCKSZ as usize);
-        let start = ((*tuple).t_data as usize).wrapping_sub(page.as_ptr() as usize);
+        let start = ((*tuple).t_data as usize).wrapping_sub(page as usize);
         let length = (*tuple).t_len as usize;
-        let row = page.get(start..)?.get(..length)?;
+        if start > PAGE || length > PAGE - start {
+            return None;
+        }
         // Pages are filled from their end: the next row lies before this one, and is about as long.
-        fetch(&page[start.saturating_sub(length)..start]);
-        Some(row)
+        fetch(page.add(start.saturating_sub(length)), length.min(start));
+        // Nobody changes a row while its page is pinned, but for marks in its header that are not read here.
+        Some(std::slice::from_raw_parts(page.add(start), length))
     }
 }
 
+/// Bytes of a page.
+const PAGE: usize = pg_sys::BLCKSZ as usize;
+
 /// Has the processor fetch what will be needed soon, while it works on something else.
 #[inline]
-fn fetch(soon: &[u8]) {
+fn fetch(soon: *const u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in soon.chunks(64) {
-        // SAFETY: only a hint to the processor, which every x86-64 knows.
-        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+    for line in (0..length).step_by(64) {
+        // SAFETY: only a hint to the processor, which every x86-64 knows, for whatever address.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(soon.wrapping_add(line).cast());
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = soon;
+    let _ = (soon, length);
 }
 
 impl TableScan<'_> {
