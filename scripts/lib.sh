@@ -98,7 +98,7 @@ trees_dir() {
 # Names the sources of the extension by their contents, to tell whether what is installed is current.
 source_stamp() {
   local inputs=() input
-  for input in Cargo.toml Cargo.lock audit.control src sql crates; do
+  for input in Cargo.toml Cargo.lock build.rs hot.ld audit.control src sql crates; do
     [ ! -e "$ROOT/$input" ] || inputs+=("$input")
   done
   (cd "$ROOT" && rustc --version && find "${inputs[@]}" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) |
