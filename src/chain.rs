@@ -180,7 +180,7 @@ struct Owned {
     log: pg_sys::Oid,
     ledger: Uuid,
     chain: u32,
-    /// Whether its lock is held. Where it is not, nobody else can come upon the chain before this transaction is prepared.
+    /// Whether its lock was taken with it. Where it was not, nobody else can come upon the chain before this transaction is prepared.
     locked: bool,
     head: Head,
     /// For each savepoint level that has appended: the head before it did.
@@ -310,11 +310,6 @@ pub(crate) fn before_prepare() {
         STATE.with_borrow(|state| state.owned.as_ref().filter(|owned| !owned.locked).map(|owned| owned.chain));
     if let Some(chain) = unlocked {
         lock::lock(Target::Chain(chain));
-        STATE.with_borrow_mut(|state| {
-            if let Some(owned) = &mut state.owned {
-                owned.locked = true;
-            }
-        });
     }
 }
 

@@ -203,7 +203,7 @@ pub(crate) struct Said {
     /// There where a new baseline follows.
     pub(crate) kept: Option<Kept>,
     /// There where all rows were written anew as they were.
-    next_xid: Option<String>,
+    pub(crate) next_xid: Option<String>,
 }
 
 impl Said {

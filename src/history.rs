@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ddl::{Kept, Said};
-use crate::protect::{IncarnationDetails, ProtectDetails};
+use crate::protect::{Anchored, IncarnationDetails, ProtectDetails};
 
 /// An entry about a table as a whole, or about the ledger.
 pub(crate) struct Landmark {
@@ -56,17 +56,6 @@ impl Anchor {
     fn of(id: i64, next_xid: Option<&str>) -> Anchor {
         Anchor { next_xid: next_xid.and_then(|xid| xid.parse().ok()), id }
     }
-}
-
-/// `new` of a PROTECT or DDL entry, as far as it is about an anchor.
-#[derive(Deserialize)]
-struct Anchored {
-    next_xid: Option<String>,
-}
-
-/// What an entry says of the next transaction.
-fn next_xid(landmark: &Landmark) -> Option<String> {
-    serde_json::from_str::<Anchored>(landmark.new.as_deref()?).ok()?.next_xid
 }
 
 /// Where an entry stands.
@@ -187,8 +176,8 @@ impl History {
                 Operation::Protect => {
                     let oid = landmark.table_oid;
                     let table = history.tables.len();
-                    let details: Option<ProtectDetails> =
-                        landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
+                    let said: Option<Anchored> = landmark.new.as_deref().and_then(|new| serde_json::from_str(new).ok());
+                    let (details, next_xid) = said.map(|said| (said.details, said.next_xid)).unzip();
                     let former = current.insert(oid, (table, landmark.id));
                     if let Some(last) = history.spans.baselines.get_mut(&oid).and_then(|spans| spans.last_mut()) {
                         last.until = last.until.min(landmark.id);
@@ -220,7 +209,7 @@ impl History {
                         schema: landmark.schema.clone(),
                         name: landmark.name.clone(),
                         details,
-                        anchor: Anchor::of(landmark.id, next_xid(landmark).as_deref()),
+                        anchor: Anchor::of(landmark.id, next_xid.flatten().as_deref()),
                         former_names,
                         dropped: None,
                     });
@@ -229,10 +218,10 @@ impl History {
                     let Some((table, _)) = current.get(&landmark.table_oid) else { continue };
                     let table = &mut history.tables[*table];
                     table.rename(&landmark.schema, &landmark.name);
-                    if let Some(next_xid) = next_xid(landmark) {
-                        table.anchor = Anchor::of(landmark.id, Some(&next_xid));
-                    }
                     let said = Said::of(landmark.new.as_deref());
+                    if let Some(next_xid) = &said.next_xid {
+                        table.anchor = Anchor::of(landmark.id, Some(next_xid));
+                    }
                     kept.insert(landmark.table_oid, said.kept);
                     if said.is_drop {
                         let Landmark { chain, seq, id, .. } = *landmark;

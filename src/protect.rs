@@ -50,12 +50,12 @@ impl ProtectDetails {
     }
 }
 
-/// `new` of a PROTECT entry, and from which transaction on its table has no rows yet.
-#[derive(Serialize)]
-struct Anchored<'a> {
+/// The whole of it: also from which transaction on the table has no rows yet.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Anchored {
     #[serde(flatten)]
-    details: &'a ProtectDetails,
-    next_xid: String,
+    pub(crate) details: ProtectDetails,
+    pub(crate) next_xid: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -195,8 +195,8 @@ pub(crate) fn record_protect(
     recorder: &mut Recorder<'_>,
 ) -> Result<i64, Error> {
     // The table is locked against writers, so whatever is in it was written by a transaction that has its id.
-    let next_xid = xact::next_transaction().to_string();
-    let details = json(&Anchored { details: &ProtectDetails::of(registration), next_xid })?;
+    let next_xid = Some(xact::next_transaction().to_string());
+    let details = json(&Anchored { details: ProtectDetails::of(registration), next_xid })?;
     let (schema, name) = (relation.schema(), relation.name());
     let table = table_of(relation.oid(), &schema, &name);
     recorder.record(&Event::of_table(Operation::Protect, table, Some(&details)))
