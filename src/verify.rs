@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use audit_ledger::{
     Carry, Counts, Difference, DifferenceKind, Finding, Kind, Localizer, LogVerifier, Operation, RowSums, SealSummary,
-    Sign, Transactions, VerifierKey, Writer, effects,
+    Sign, Stored, Transactions, VerifierKey, Writer, effects,
 };
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
@@ -299,13 +299,15 @@ fn run_all(request: &Request, sink: &mut impl FnMut(Finding)) -> Result<Outcome,
         (LatestSnapshot::where_free(), None)
     };
     let mut outcome = Outcome { compared: request.tables, ..Outcome::default() };
-    let mut candidates = match &survey {
-        Some(survey) => candidates(&objects, &survey.history, snapshot.is_some(), &mut outcome)?,
-        None => Vec::new(),
-    };
-    let seams = match &survey {
-        Some(survey) => readable_seams(&objects, &survey.history)?,
-        None => Vec::new(),
+    let (mut candidates, seams) = match &survey {
+        Some(Survey { history, .. }) => {
+            let registrations = registry::all(&objects, Visible::Statement)?;
+            (
+                candidates(&objects, history, &registrations, snapshot.is_some(), &mut outcome)?,
+                readable_seams(&objects, history, &registrations)?,
+            )
+        }
+        None => (Vec::new(), Vec::new()),
     };
     let (row_key, leaf_key) = (session::random_key(), session::random_key());
     let buckets = bucket_count(candidates.iter().flatten().count() + seams.iter().flatten().count());
@@ -477,13 +479,13 @@ fn lock_to_read(table: Oid) {
 fn candidates(
     objects: &Objects,
     history: &History,
+    registrations: &[registry::Registration],
     is_fresh: bool,
     outcome: &mut Outcome,
 ) -> Result<Vec<Option<Candidate>>, Error> {
-    let registrations = registry::all(objects, Visible::Statement)?;
     let mut candidates = Vec::with_capacity(history.tables.len());
     for table in &history.tables {
-        let oid = coverage::present_oid(objects, table, &registrations)?;
+        let oid = coverage::present_oid(objects, table, registrations)?;
         let registration = registrations.iter().find(|registration| registration.protect_id == table.protect_id);
         let candidate = candidate(table, oid, registration, outcome);
         candidates.push(candidate.filter(|candidate| is_fresh || has_its_rows(table, &candidate.relation, outcome)));
@@ -526,11 +528,14 @@ fn candidate(
 }
 
 /// The seams that can be told of: of tables that the caller may read.
-fn readable_seams(objects: &Objects, history: &History) -> Result<Vec<Option<Carried>>, Error> {
-    let registrations = registry::all(objects, Visible::Statement)?;
+fn readable_seams(
+    objects: &Objects,
+    history: &History,
+    registrations: &[registry::Registration],
+) -> Result<Vec<Option<Carried>>, Error> {
     let mut seams = Vec::with_capacity(history.seams.len());
     for seam in &history.seams {
-        let oid = coverage::present_oid(objects, &history.tables[seam.table], &registrations)?;
+        let oid = coverage::present_oid(objects, &history.tables[seam.table], registrations)?;
         let is_readable = Relation::try_open(oid, Lock::AccessShare).is_some() && relation::may_select(oid);
         seams.push(is_readable.then(|| seam.carried.clone()));
     }
@@ -547,6 +552,14 @@ fn has_its_rows(table: &Protected, relation: &Relation, outcome: &mut Outcome) -
         ));
     }
     has
+}
+
+/// What an entry is about.
+#[derive(Clone, Copy)]
+struct Outline {
+    operation: Operation,
+    id: i64,
+    table_oid: u32,
 }
 
 /// The comparison of tables with the log, after the log was read once.
@@ -592,19 +605,14 @@ impl Comparison<'_> {
         }
         for batch in sums.batches(BATCH_BYTES) {
             let mut localizer = Localizer::new(self.key, self.buckets, &batch);
-            self.log.scan(|entries, row| {
-                progress.step("entries read again to find the faulty rows");
-                let (Some(operation), id, table_oid) = entries.outline(row) else {
-                    return Ok(());
-                };
-                if self.history.spans.table_of(table_oid, id) == Some(index)
-                    && let Ok(stored) = entries.read(row)
+            self.read_again(progress, |outline, stored| {
+                if self.history.spans.table_of(outline.table_oid, outline.id) == Some(index)
+                    && let Some(stored) = stored()
                 {
-                    take_apart(operation, &stored, &candidate.columns, |sign, row, value| {
+                    take_apart(outline.operation, &stored, &candidate.columns, |sign, row, value| {
                         localizer.add(sign, row, value);
                     });
                 }
-                Ok(())
             })?;
             let result = live_rows(candidate, &mut |sign, row, value| localizer.add(sign, row, value), |_, _| {
                 progress.step("live rows read again")
@@ -633,16 +641,12 @@ impl Comparison<'_> {
         let account = self.history.tables.len() + index;
         for batch in sums.batches(BATCH_BYTES) {
             let mut localizer = Localizer::new(self.key, self.buckets, &batch);
-            self.log.scan(|entries, row| {
-                progress.step("entries read again to find the faulty rows");
-                let (Some(operation), id, table_oid) = entries.outline(row) else {
-                    return Ok(());
-                };
+            self.read_again(progress, |Outline { operation, id, table_oid }, stored| {
                 let spans = &self.history.spans;
                 let is_before = spans.table_of(table_oid, id) == Some(account);
                 let is_after = operation == Operation::Baseline && spans.seam_before(table_oid, id) == Some(account);
                 if (is_before || is_after)
-                    && let Ok(stored) = entries.read(row)
+                    && let Some(stored) = stored()
                 {
                     let mut add = |sign: Sign, row: &str, value: Option<(&str, &str)>| localizer.add(sign, row, value);
                     if is_before {
@@ -652,13 +656,27 @@ impl Comparison<'_> {
                         take_apart_after(&stored, &carry, &mut add);
                     }
                 }
-                Ok(())
             })?;
             for difference in localizer.finish() {
                 sink(seam_finding(&self.history.tables[seam.table], seam, &carry, &difference));
             }
         }
         Ok(())
+    }
+
+    /// Reads the log once more, to find the faulty rows: shows what each entry is about, and the entry itself to whoever asks for it.
+    fn read_again(
+        &self,
+        progress: &mut Progress,
+        mut look: impl for<'a> FnMut(Outline, &(dyn Fn() -> Option<Stored<'a>> + 'a)),
+    ) -> Result<(), Error> {
+        self.log.scan(|entries, row| {
+            progress.step("entries read again to find the faulty rows");
+            if let (Some(operation), id, table_oid) = entries.outline(row) {
+                look(Outline { operation, id, table_oid }, &|| entries.read(row).ok());
+            }
+            Ok(())
+        })
     }
 
     /// What the rows of a table are held against; `None` where nothing can be said of them.

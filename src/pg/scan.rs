@@ -35,8 +35,23 @@ impl Visible {
     }
 }
 
+/// A snapshot that was made the active one; the former is it again when this is dropped.
+struct Pushed(());
+
+impl Drop for Pushed {
+    fn drop(&mut self) {
+        if super::error_is_on_its_way() {
+            return;
+        }
+        // SAFETY: whoever makes one has pushed a snapshot; whoever pushed another one since has popped it, as values are dropped in order.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
 /// While it lives, [`Visible::Statement`] sees nothing that this transaction wrote, but all else that the statement sees: only what cannot be rolled back any more.
-pub(crate) struct WithoutOwn(());
+pub(crate) struct WithoutOwn {
+    _pushed: Pushed,
+}
 
 impl WithoutOwn {
     pub(crate) fn new() -> WithoutOwn {
@@ -46,35 +61,25 @@ impl WithoutOwn {
             pg_sys::PushCopiedSnapshot(pg_sys::GetActiveSnapshot());
             (*pg_sys::GetActiveSnapshot()).curcid = pg_sys::FirstCommandId;
         }
-        WithoutOwn(())
-    }
-}
-
-impl Drop for WithoutOwn {
-    fn drop(&mut self) {
-        if super::error_is_on_its_way() {
-            return;
-        }
-        // SAFETY: pushed in `new`; whoever pushed another one since has popped it, as values are dropped in order.
-        unsafe { pg_sys::PopActiveSnapshot() }
+        WithoutOwn { _pushed: Pushed(()) }
     }
 }
 
 /// While it lives, [`Visible::Statement`] sees what is committed at this moment, and all that the commands before this one wrote; also where no statement runs.
-pub(crate) struct LatestSnapshot(());
+pub(crate) struct LatestSnapshot {
+    _pushed: Pushed,
+}
 
 impl LatestSnapshot {
     pub(crate) fn new() -> LatestSnapshot {
         // SAFETY: called inside a transaction; pushing copies the snapshot, which is the active one from here on and ours alone.
         unsafe { pg_sys::PushCopiedSnapshot(pg_sys::GetLatestSnapshot()) };
-        LatestSnapshot(())
+        LatestSnapshot { _pushed: Pushed(()) }
     }
 
     /// The same, where no snapshot is active, as at the end of a command that has ended a transaction of its own: DETACH PARTITION ... CONCURRENTLY.
     pub(crate) fn where_none() -> Option<LatestSnapshot> {
-        // SAFETY: looks at the state of the process.
-        let is_set = unsafe { pg_sys::ActiveSnapshotSet() };
-        (!is_set).then(LatestSnapshot::new)
+        (!is_one_active()).then(LatestSnapshot::new)
     }
 
     /// The same, where the statement is free to look anew: in REPEATABLE READ and SERIALIZABLE all is seen as of the snapshot of the transaction, in a parallel operation as of that of its leader.
@@ -87,44 +92,26 @@ impl LatestSnapshot {
     }
 }
 
-impl Drop for LatestSnapshot {
-    fn drop(&mut self) {
-        if super::error_is_on_its_way() {
-            return;
-        }
-        // SAFETY: as for `WithoutOwn`.
-        unsafe { pg_sys::PopActiveSnapshot() }
-    }
-}
-
 /// While it lives there is an active snapshot, as the server demands of whoever writes to a table that has a TOAST table (heapam.c, AssertHasSnapshotForToast): also when the transaction commits, and
 /// in utility statements that run without one. The demand is for those who fetch from TOAST. Rows that are made in memory hold nothing to be fetched, so where there is none this one shows what is committed and keeps
 /// nothing from being vacuumed; it costs no look at what others are doing.
 pub(crate) struct NominalSnapshot {
-    pushed: bool,
+    _pushed: Pushed,
 }
 
 impl NominalSnapshot {
-    pub(crate) fn where_none() -> NominalSnapshot {
-        // SAFETY: called inside a transaction; pushing copies the static snapshot of the server.
-        unsafe {
-            let pushed = !pg_sys::ActiveSnapshotSet();
-            if pushed {
-                pg_sys::PushActiveSnapshot(&raw mut pg_sys::SnapshotSelfData);
-            }
-            NominalSnapshot { pushed }
-        }
+    pub(crate) fn where_none() -> Option<NominalSnapshot> {
+        (!is_one_active()).then(|| {
+            // SAFETY: called inside a transaction; pushing copies the static snapshot of the server.
+            unsafe { pg_sys::PushActiveSnapshot(&raw mut pg_sys::SnapshotSelfData) };
+            NominalSnapshot { _pushed: Pushed(()) }
+        })
     }
 }
 
-impl Drop for NominalSnapshot {
-    fn drop(&mut self) {
-        if !self.pushed || super::error_is_on_its_way() {
-            return;
-        }
-        // SAFETY: as for `WithoutOwn`.
-        unsafe { pg_sys::PopActiveSnapshot() }
-    }
+fn is_one_active() -> bool {
+    // SAFETY: looks at the state of the process.
+    unsafe { pg_sys::ActiveSnapshotSet() }
 }
 
 /// One row, deformed: values and null flags by column index. Valid until the scan moves on.
@@ -297,8 +284,8 @@ impl<'a> TableScan<'a> {
         scan: pg_sys::TableScanDesc,
         slot: *mut pg_sys::TupleTableSlot,
     ) -> TableScan<'a> {
-        // SAFETY: a slot has operations, and those of the server are statics.
-        let in_pages = unsafe { std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) };
+        // SAFETY: the slot is live.
+        let in_pages = unsafe { is_in_pages(slot) };
         let width = relation.width();
         TableScan {
             relation,
@@ -348,6 +335,16 @@ impl<'a> TableScan<'a> {
             };
         })
     }
+}
+
+/// Whether a slot is for rows that lie in pages of the server's own kind of tables: a BufferHeapTupleTableSlot.
+///
+/// # Safety
+/// The slot is live.
+#[inline]
+unsafe fn is_in_pages(slot: *const pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: a slot has operations, and those of the server are statics.
+    unsafe { std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) }
 }
 
 const _: () = {
@@ -407,7 +404,7 @@ impl TableScan<'_> {
         let row = self.next(columns)?;
         // SAFETY: the slot holds the row until the scan moves on; one of this kind is a BufferHeapTupleTableSlot, whose tuple lies in a pinned page (executor/tuptable.h).
         let writer = unsafe {
-            std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple).then(|| {
+            is_in_pages(slot).then(|| {
                 let header = (*(*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).base.tuple).t_data;
                 // HeapTupleHeaderGetRawXmin and HeapTupleHeaderXminFrozen (access/htup_details.h).
                 let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
