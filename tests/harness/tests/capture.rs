@@ -1225,6 +1225,28 @@ fn a_value_of_100_mb_is_recorded_whole_and_only_when_it_changes() {
     assert_clean(&mut s);
 }
 
+#[test]
+fn long_values_are_compressed_with_lz4_where_the_server_has_it() {
+    let database = database();
+    let mut s = database.connect();
+    let has_lz4 = s.holds("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'");
+    let method = if has_lz4 { "lz4" } else { "pglz" };
+    s.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v text);
+         SELECT audit.protect('t');
+         INSERT INTO t VALUES (1, repeat('to and fro ', 1000));
+         UPDATE t SET v = v || '!';
+         DELETE FROM t",
+    );
+    let methods = "SELECT op || ' ' || coalesce(pg_column_compression(old), '-') || ' ' || coalesce(pg_column_compression(new), '-')
+                     FROM audit.log WHERE table_name = 't' AND op <> 'PROTECT' ORDER BY id";
+    assert_eq!(
+        s.column(methods),
+        [format!("INSERT - {method}"), format!("UPDATE {method} {method}"), format!("DELETE {method} -")]
+    );
+    assert_clean(&mut s);
+}
+
 /// Out-of-line values come to the trigger as pointers, equal or not whatever they point to.
 #[test]
 fn out_of_line_values_are_compared_by_content() {
