@@ -121,6 +121,14 @@ pub(crate) fn objects() -> Result<Rc<Objects>, Error> {
     Ok(objects)
 }
 
+/// Asks the extension's own objects as far as they are known: `None` where they would have to be looked up.
+pub(crate) fn known<R>(ask: impl FnOnce(&Objects) -> R) -> Option<R> {
+    if IS_STALE.get() {
+        return None;
+    }
+    OBJECTS.with_borrow(|objects| objects.as_deref().map(ask))
+}
+
 /// The protected table with this object id, made by `load` at first sight.
 pub(crate) fn table(oid: pg_sys::Oid, load: impl FnOnce() -> Result<Table, Error>) -> Result<Rc<Table>, Error> {
     refresh();

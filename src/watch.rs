@@ -343,6 +343,12 @@ fn lockable() -> Option<Rc<Objects>> {
     if ABSENT.get() || session::is_superuser() { None } else { guarded() }
 }
 
+/// Whether a relation is surely none that [`before_write`] would say anything about. Nothing is looked up for it.
+pub(crate) fn is_of_no_concern(relation: pg_sys::Oid) -> bool {
+    let is_catalog = relation.to_u32() < pg_sys::FirstNormalObjectId;
+    ABSENT.get() || !is_catalog && session_cache::known(|objects| !objects.tables().contains(&relation)) == Some(true)
+}
+
 /// A query, or COPY, is about to write to a relation; `action` is what messages call it.
 pub(crate) fn before_write(relation: pg_sys::Oid, action: &'static str, is_insert: bool) -> Result<(), Error> {
     if ABSENT.get() {

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use pgrx::{PgList, pg_guard, pg_sys};
 
 use super::catalog;
+use super::server::cells;
 use crate::error::{Error, or_report};
 use crate::{pending, session_cache, watch};
 
@@ -64,15 +65,49 @@ pub(crate) fn install_watch() {
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: core::ffi::c_int) {
     // SAFETY: the server passes a query with its plan, and the next in line gets what we got.
     unsafe {
-        if !pending::is_empty() {
-            before_query((*query).plannedstmt);
+        let plan = (*query).plannedstmt;
+        if !pending::is_empty() && may_read_the_log(plan) {
+            before_query(plan);
         }
-        if watch::is_active() && !(*(*query).plannedstmt).resultRelations.is_null() {
-            before_writes((*query).plannedstmt);
+        if watch::is_active() && may_write_to_what_is_guarded(plan) {
+            before_writes(plan);
         }
         let next = FORMER_EXECUTOR_START.get().unwrap_or(raw::standard_ExecutorStart);
         next(query, flags);
     }
+}
+
+// Most statements have nothing to do with our tables. That shows without a guard, and without asking the server.
+
+/// # Safety
+/// `plan` is a valid plan.
+unsafe fn may_read_the_log(plan: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: a list of object ids: all relations that the plan depends on, those of views included.
+    let mut relations = unsafe { cells((*plan).relationOids).iter().map(|cell| cell.oid_value) };
+    session_cache::known(|objects| relations.any(|oid| oid == objects.log)) != Some(false)
+}
+
+/// # Safety
+/// `plan` is a valid plan.
+unsafe fn may_write_to_what_is_guarded(plan: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe { written_by(plan) }.any(|relation| !watch::is_of_no_concern(relation))
+}
+
+/// The tables that a plan writes to.
+///
+/// # Safety
+/// `plan` is a valid plan, and lives as long as the result.
+unsafe fn written_by(plan: *mut pg_sys::PlannedStmt) -> impl Iterator<Item = pg_sys::Oid> {
+    // SAFETY: the numbers, from 1, of entries in the plan's own list of tables.
+    let (numbers, tables) = unsafe { (cells((*plan).resultRelations), cells((*plan).rtable)) };
+    numbers.iter().filter_map(|number| {
+        // SAFETY: as above.
+        unsafe {
+            let table = tables.get((number.int_value as usize).wrapping_sub(1))?;
+            Some((*table.ptr_value.cast::<pg_sys::RangeTblEntry>()).relid)
+        }
+    })
 }
 
 #[pg_guard]
@@ -85,9 +120,8 @@ unsafe extern "C-unwind" fn before_query(plan: *mut pg_sys::PlannedStmt) {
 /// `plan` is a valid plan.
 unsafe fn flush_for(plan: *mut pg_sys::PlannedStmt) -> Result<(), Error> {
     let objects = session_cache::objects()?;
-    // SAFETY: a list of object ids or null: all relations that the plan depends on, those of views included.
-    let relations = unsafe { PgList::<pg_sys::Oid>::from_pg((*plan).relationOids) };
-    if relations.iter_oid().any(|oid| oid == objects.log) { pending::flush(&objects) } else { Ok(()) }
+    // SAFETY: as promised by the caller; the objects are known now.
+    if unsafe { may_read_the_log(plan) } { pending::flush(&objects) } else { Ok(()) }
 }
 
 #[allow(clippy::too_many_arguments, reason = "the server's signature")]
@@ -145,7 +179,7 @@ extern "C-unwind" fn after_utility(outside: u32) {
 /// Before a query that writes.
 #[pg_guard]
 unsafe extern "C-unwind" fn before_writes(plan: *mut pg_sys::PlannedStmt) {
-    // SAFETY: as passed by the server: the numbers, from 1, of the tables in the plan's own list that it writes to.
+    // SAFETY: as passed by the server.
     unsafe {
         let command = (*plan).commandType;
         let action = match command {
@@ -154,10 +188,8 @@ unsafe extern "C-unwind" fn before_writes(plan: *mut pg_sys::PlannedStmt) {
             pg_sys::CmdType::CMD_DELETE => "delete from",
             _ => "change",
         };
-        let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*plan).rtable);
-        for number in PgList::<i32>::from_pg((*plan).resultRelations).iter_int() {
-            let Some(table) = tables.get_ptr((number as usize).wrapping_sub(1)) else { continue };
-            or_report(watch::before_write((*table).relid, action, command == pg_sys::CmdType::CMD_INSERT));
+        for relation in written_by(plan) {
+            or_report(watch::before_write(relation, action, command == pg_sys::CmdType::CMD_INSERT));
         }
     }
 }

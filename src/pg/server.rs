@@ -37,6 +37,9 @@ mod raw {
             nulls: *mut bool,
         );
         pub(super) fn heap_freetuple(tuple: pg_sys::HeapTuple);
+        pub(super) fn RelationGetIndexList(table: pg_sys::Relation) -> *mut pg_sys::List;
+        pub(super) fn index_open(index: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+        pub(super) fn list_free(list: *mut pg_sys::List);
         pub(super) fn heap_multi_insert(
             relation: pg_sys::Relation,
             slots: *mut *mut pg_sys::TupleTableSlot,
@@ -202,6 +205,37 @@ pub(super) unsafe fn deform(
 pub(super) unsafe fn free_tuple(tuple: pg_sys::HeapTuple) {
     // SAFETY: as promised by the caller.
     unsafe { raw::heap_freetuple(tuple) }
+}
+
+/// The cells of a list (nodes/pg_list.h), without a guard for each of them.
+///
+/// # Safety
+/// `list` is null or a list, which lives and does not change as long as the result.
+pub(super) unsafe fn cells<'a>(list: *const pg_sys::List) -> &'a [pg_sys::ListCell] {
+    if list.is_null() {
+        return &[];
+    }
+    // SAFETY: as promised by the caller.
+    unsafe { std::slice::from_raw_parts((*list).elements, (*list).length as usize) }
+}
+
+/// Opens the indexes of a table with ROW EXCLUSIVE, as many as are there, one after the other, and adds them to `opened`. One guard for all the calls.
+///
+/// # Safety
+/// The table is open.
+pub(super) unsafe fn open_indexes(table: pg_sys::Relation, opened: &mut Vec<pg_sys::Relation>) {
+    let open = || {
+        // SAFETY: as promised by the caller; the list is a copy of our own. Nothing here has to be dropped when an error passes.
+        unsafe {
+            let list = raw::RelationGetIndexList(table);
+            for cell in cells(list) {
+                opened.push(raw::index_open(cell.oid_value, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE));
+            }
+            raw::list_free(list);
+        }
+    };
+    // SAFETY: the closure only calls functions of the server, and pushes to a vector that outlives it.
+    unsafe { pg_guard_ffi_boundary(open) }
 }
 
 /// Inserts rows into a table as written by command `command`, and the entries of each into its indexes. One guard for all the calls: there are two for each row and index.

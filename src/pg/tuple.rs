@@ -5,7 +5,7 @@
 use std::borrow::Borrow;
 use std::rc::Rc;
 
-use pgrx::{PgList, pg_sys};
+use pgrx::pg_sys;
 
 use super::compat;
 use super::memory::Scratch;
@@ -83,12 +83,13 @@ impl Indexes {
     ) -> Option<Indexes> {
         let mut indexes =
             Indexes { relations: Vec::with_capacity(4), infos: Vec::with_capacity(4), state: Default::default() };
-        // SAFETY: the table is open, and its indexes cannot go away while it is locked. What an index is made of never changes, but whether it is ready does; the rest that is set here
-        // belongs to one insertion (nodes/execnodes.h, IndexInfo).
-        unsafe {
-            let list = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table));
-            for oid in list.iter_oid() {
-                let index = pg_sys::index_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+        // SAFETY: the table is open, and its indexes cannot go away while it is locked.
+        unsafe { server::open_indexes(table, &mut indexes.relations) };
+        for index in indexes.relations.iter().copied() {
+            // SAFETY: the index is open. What an index is made of never changes, but whether it is ready does; the rest that is set here belongs to one insertion
+            // (nodes/execnodes.h, IndexInfo).
+            unsafe {
+                let oid = (*index).rd_id;
                 let info = match known.iter().find(|(known, _)| *known == oid) {
                     Some((_, info)) => *info,
                     None => {
@@ -100,12 +101,12 @@ impl Indexes {
                 (*info).ii_ReadyForInserts = (*(*index).rd_index).indisready;
                 (*info).ii_AmCache = std::ptr::null_mut();
                 (*info).ii_Context = work.as_ptr();
-                indexes.relations.push(index);
                 indexes.infos.push(info);
-                if !is_plain(&*info) {
-                    return None;
-                }
             }
+        }
+        // SAFETY: made above.
+        if indexes.infos.iter().any(|info| unsafe { !is_plain(&**info) }) {
+            return None;
         }
         indexes.state.ri_NumIndices = indexes.relations.len() as core::ffi::c_int;
         indexes.state.ri_IndexRelationDescs = indexes.relations.as_mut_ptr();
