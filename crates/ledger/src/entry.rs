@@ -738,6 +738,13 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     out.truncate(out.len() - digits.len() + count);
 }
 
+/// A number below 10,000 with its leading zeros.
+#[inline]
+pub(crate) fn four_digits(number: u64) -> [u8; 4] {
+    let [[a, b], [c, d]] = [PAIRS[(number / 100 % 100) as usize], PAIRS[(number % 100) as usize]];
+    [a, b, c, d]
+}
+
 /// A time that was written, and what was written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NearTime {
