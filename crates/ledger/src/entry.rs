@@ -387,12 +387,14 @@ impl Timestamp {
     /// As [`Timestamp::write`], and quicker when the time before was of the same second.
     pub(crate) fn write_near(&self, near: &mut NearTime, out: &mut Vec<u8>) {
         let second = self.0.div_euclid(1_000_000);
-        if near.second == Some(second) {
-            put_fraction(&mut near.text, self.0.rem_euclid(1_000_000) as u64);
-        } else {
+        if near.second != Some(second) {
             *near = NearTime { second: Some(second), text: self.text() };
         }
         out.extend_from_slice(&near.text);
+        // Put where it belongs and not into what is remembered: a copy of what has just been written would wait for that.
+        if let Some(text) = out.last_chunk_mut() {
+            put_fraction(text, self.0.rem_euclid(1_000_000) as u64);
+        }
     }
 
     /// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ`.

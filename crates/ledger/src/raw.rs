@@ -136,7 +136,7 @@ impl Default for Chain {
 struct Number {
     /// All but the last four digits.
     high: u64,
-    /// All digits; `u64::MAX` has 20.
+    /// All digits of the number that was written first with these; `u64::MAX` has 20.
     digits: [u8; 20],
     count: usize,
 }
@@ -155,13 +155,13 @@ impl Number {
         if high != self.high || high == 0 {
             return self.learn(out, value);
         }
-        if let Some(last) = self.digits[..self.count].last_chunk_mut() {
-            *last = four_digits(low);
-        }
-        // A copy of fixed length is much cheaper than one of any.
+        // A copy of fixed length is much cheaper than one of any. The last digits are put where they belong and not here: a copy of what has just been written would wait for that.
         let end = out.len() + self.count;
         out.extend_from_slice(&self.digits);
         out.truncate(end);
+        if let Some(last) = out.last_chunk_mut() {
+            *last = four_digits(low);
+        }
     }
 
     fn learn(&mut self, out: &mut Vec<u8>, value: u64) {
