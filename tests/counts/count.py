@@ -14,17 +14,18 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 
 RECORDED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorded.json")
 
 # Whole rounds of the program's 1024 entries. What the second does more than the first is the operation, and nothing but the operation.
 FEWER, MORE = 1024, 3072
 
-# What an operation takes without one that is part of it: name, the whole, the part.
-WITHOUT = (("verify, but for the hash", "verify", "hash"),)
+# Functions of which these are part of the name compute SHA-256.
+SHA = "sha2::"
 
-SOFT = ("SHA-256 is counted as a processor without instructions for it computes it, since valgrind has none: hash, tree and verify take several times as long as they would,"
-        " and what else verify does stands in a line of its own.")
+SOFT = ("SHA-256 is counted as a processor without instructions for it computes it, since valgrind has none: several times as many as it would take."
+        " What an operation does besides stands in a line of its own.")
 
 
 class CannotCount(Exception):
@@ -41,33 +42,49 @@ def output(command):
     return done.stdout, done.stderr
 
 
-def instructions(report):
-    """The sum that cachegrind tells at its end."""
-    sums = re.findall(r"^==\d+== I +refs: +([0-9,]+)$", report, re.MULTILINE)
-    if len(sums) != 1:
-        raise CannotCount(f"valgrind told no number of instructions:\n{report.strip()}")
-    return int(sums[0].replace(",", ""))
+def instructions(profile):
+    """All instructions of a profile of cachegrind's, and those of SHA-256 among them."""
+    told = re.findall(r"^summary: ([0-9]+)$", profile, re.MULTILINE)
+    whole = sha = 0
+    is_sha = False
+    for line in profile.splitlines():
+        if line.startswith("fn="):
+            is_sha = SHA in line
+        elif re.fullmatch(r"[0-9]+ [0-9]+", line):
+            here = int(line.split()[1])
+            whole += here
+            sha += here if is_sha else 0
+    if told != [str(whole)]:
+        raise CannotCount(f"the profile of valgrind adds up to {whole}, and says {' and '.join(told) or 'nothing'}")
+    return whole, sha
 
 
 def run(program, operation, times):
-    valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no", "--cachegrind-out-file=/dev/null"]
-    return instructions(output([*valgrind, program, operation, str(times)])[1])
+    with tempfile.TemporaryDirectory() as directory:
+        profile = os.path.join(directory, "profile")
+        valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no", f"--cachegrind-out-file={profile}"]
+        output([*valgrind, program, operation, str(times)])
+        try:
+            with open(profile, encoding="utf-8", errors="replace") as file:
+                return instructions(file.read())
+        except OSError as error:
+            raise CannotCount(f"valgrind left no profile: {error.strerror}") from error
 
 
 def count(program):
-    """Instructions of each operation."""
+    """Instructions of each operation; for those that compute SHA-256, also what is left without."""
     operations = output([program])[0].splitlines()
     if not operations:
         raise CannotCount(f"{program} names no operations")
     counted = {}
     for operation in operations:
-        more = run(program, operation, MORE) - run(program, operation, FEWER)
-        if more <= 0:
+        fewer, more = run(program, operation, FEWER), run(program, operation, MORE)
+        whole, sha = (after - before for before, after in zip(fewer, more))
+        if whole <= 0:
             raise CannotCount(f"{operation} {MORE} times took no more instructions than {FEWER} times")
-        counted[operation] = round(more / (MORE - FEWER))
-    for name, whole, part in WITHOUT:
-        if whole in counted and part in counted:
-            counted[name] = counted[whole] - counted[part]
+        counted[operation] = round(whole / (MORE - FEWER))
+        if sha > 0:
+            counted[f"{operation}, but for SHA-256"] = round((whole - sha) / (MORE - FEWER))
     return counted
 
 

@@ -16,27 +16,33 @@ sys.path.insert(0, HERE)
 
 import count  # noqa: E402  (found through the line above)
 
-# Tells what the arguments behind the options ask for: so many instructions to start with, and so many each time.
+# Leaves a profile of what the arguments behind the options ask for: so many instructions to start with, and so many each time, some of them of SHA-256.
 VALGRIND = """#!/bin/sh
 [ "$1" = --version ] && { echo valgrind-9.9; exit; }
-for last; do before=${operation-}; operation=$last; done
-case $before in line) each=70 ;; hash) each=${HASH-1000} ;; verify) each=1500 ;; esac
-[ "$before" = "${FAILS-}" ] && { echo "cannot" >&2; exit 1; }
-printf '==7== Cachegrind\\n==7== \\n==7== I   refs:      %s\\n' "$(printf "%d" $((123456789 + each * last + 3)) | sed -E ':a; s/([0-9])([0-9]{3})($|,)/\\1,\\2\\3/; ta')" >&2
+for last; do
+  case $last in --cachegrind-out-file=*) profile=${last#*=} ;; esac
+  operation=$times times=$last
+done
+case $operation in line) each=70 sha=0 ;; hash) each=200 sha=${SHA-800} ;; verify) each=${REST-500} sha=1000 ;; esac
+[ "$operation" = "${FAILS-}" ] && { echo "cannot" >&2; exit 1; }
+[ "$operation" = "${SILENT-}" ] && exit
+each=$((each * times)) sha=$((sha * times))
+printf 'desc: x\nevents: Ir\nfl=??\nfn=main\n0 %s\n1 %s\nfn=<sha2::x as y>::z\n0 %s\nfn=end\n0 5\nsummary: %s\n' \\
+  12345 $each $sha $((12345 + each + sha + 5 + ${WRONG-0})) > "$profile"
 """
 RUSTC = "#!/bin/sh\necho 'rustc 1.0'\n"
 PROGRAM = "#!/bin/sh\nprintf 'line\\nhash\\nverify\\n'\n"
 
 
-class Report(unittest.TestCase):
-    def test_the_sum_is_read(self):
-        self.assertEqual(count.instructions("==1== x\n==1== I   refs:      45,951,766\n"), 45951766)
-        self.assertEqual(count.instructions("==1== I refs:        7\n"), 7)
+class Profile(unittest.TestCase):
+    def test_what_belongs_to_sha256_is_told_apart(self):
+        profile = "events: Ir\nfl=a\nfn=one\n0 5\n17 6\nfn=sha2::sha256::soft::compress\n0 100\nfl=b\nfn=two\n3 7\nsummary: 118\n"
+        self.assertEqual(count.instructions(profile), (118, 100))
 
-    def test_what_tells_no_sum_is_an_error(self):
-        for report in ("", "==1== I refs:\n", "I refs: 7\n", "==1== D   refs:      45\n", "==1== I refs: 1\n==2== I refs: 2\n"):
-            with self.assertRaises(count.CannotCount, msg=report):
-                count.instructions(report)
+    def test_what_does_not_add_up_is_an_error(self):
+        for profile in ("", "fn=a\n0 5\n", "fn=a\n0 5\nsummary: 6\n", "fn=a\n0 5 5\nsummary: 5\n", "fn=a\n0 5\nsummary: 5\nsummary: 5\n"):
+            with self.assertRaises(count.CannotCount, msg=profile):
+                count.instructions(profile)
 
 
 class Table(unittest.TestCase):
@@ -79,19 +85,20 @@ class Program(unittest.TestCase):
         with open(self.recorded, encoding="utf-8") as file:
             recorded = json.load(file)
         self.assertEqual((recorded["rustc"], recorded["valgrind"]), ("rustc 1.0", "valgrind-9.9"))
-        self.assertEqual(recorded["instructions"], {"line": 70, "hash": 1000, "verify": 1500, "verify, but for the hash": 500})
+        self.assertEqual(recorded["instructions"], {
+            "line": 70, "hash": 1000, "hash, but for SHA-256": 200, "verify": 1500, "verify, but for SHA-256": 500})
         with open(self.recorded, encoding="utf-8") as file:
             before = file.read()
-        done = self.run_it(HASH="1100")
+        done = self.run_it(SHA="900", REST="400")
         self.assertEqual(done.returncode, 0, "a change is told and is no failure")
         self.assertRegex(done.stdout, r"(?m)^line +70 +70 +\+0\.0 %$")
         self.assertRegex(done.stdout, r"(?m)^hash +1,100 +1,000 +\+10\.0 %$")
-        self.assertRegex(done.stdout, r"(?m)^verify, but for the hash +400 +500 +-20\.0 %$")
+        self.assertRegex(done.stdout, r"(?m)^verify, but for SHA-256 +400 +500 +-20\.0 %$")
         with open(self.recorded, encoding="utf-8") as file:
             self.assertEqual(file.read(), before, "only --record records")
 
     def test_what_cannot_be_counted_fails(self):
-        for environment in ({"FAILS": "verify"}, {"HASH": "0"}, {"HASH": "-5"}):
+        for environment in ({"FAILS": "verify"}, {"SILENT": "hash"}, {"WRONG": "1"}, {"SHA": "-200"}):
             done = self.run_it("--record", **environment)
             self.assertNotEqual(done.returncode, 0, environment)
             self.assertIn("error: ", done.stderr)
