@@ -1100,6 +1100,32 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
+        /// Values that begin in one word and end in another, damaged anywhere, before anything.
+        #[test]
+        fn known_columns_are_recognized_exactly_where_they_are_read(
+            names in prop::collection::vec("[a-c]{0,11}", 0..4),
+            values in prop::collection::vec(prop_oneof![3 => any_value(), 1 => "[0-9]{6,20}", 1 => "\"[a-z]{6,30}\""], 8),
+            damage in prop::option::of((any::<prop::sample::Index>(), "[\"\\\\{},:0-9a-c.-]")),
+        ) {
+            let object = |values: &[String]| {
+                let columns: Vec<String> = names.iter().zip(values).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                format!("{{{}}}", columns.join(","))
+            };
+            let mut known = Names::default();
+            if !known.learn(object(&values[..4]).as_bytes()) {
+                return Ok(());
+            }
+            let mut other = object(&values[4..]);
+            if let Some((place, piece)) = damage {
+                let place = place.index(other.chars().count());
+                let (before, behind) = (other.chars().take(place), other.chars().skip(place + 1));
+                other = before.chain(piece.chars()).chain(behind).collect();
+            }
+            let read = Columns::read(other.as_bytes());
+            let expected = read.is_some_and(|read| read.names().iter().copied().eq(names.iter().map(|name| name.as_bytes())));
+            prop_assert_eq!(are_those(&known, &other), expected, "{}", other);
+        }
+
         #[test]
         fn whatever_is_called_right_is_right(entries in prop::collection::vec(any_entry(), 1..8)) {
             let mut verifier = RawVerifier::new();
