@@ -9,7 +9,7 @@ SECONDS = 60
 SERVER = /tmp/audit-server-$(shell id -u)-$(PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo server server-stop test test-all test-core test-cassert fuzz check fmt install bench setup clean
+.PHONY: help demo server server-stop test test-all test-core test-cassert fuzz counts check fmt install bench setup clean
 .NOTPARALLEL:
 
 help: ## print this list
@@ -44,6 +44,9 @@ test-cassert: ## run all tests on a server built with assertions
 
 fuzz: ## give each parser damaged input for SECONDS (60)
 	@cargo run --quiet --release --package audit-ledger --example fuzz -- $(SECONDS)
+
+counts: ## count the instructions that an entry takes; RECORD=1 records them
+	@scripts/counts $(if $(RECORD),--record)
 
 check: ## check format and lints
 	@scripts/test check $(PG)

@@ -130,11 +130,19 @@ impl Shape {
                 Form::Eight => (Cell::Number(i64::from_ne_bytes(*chunk(data, aligned)?)), aligned + 8),
                 Form::Fixed(length) => (Cell::Bytes(data.get(aligned..aligned + length)?), aligned + length),
                 Form::Variable => {
-                    // A short header is not aligned; where a long one is, there may be zeros before it.
-                    let start = if *data.get(at)? == 0 { aligned } else { at };
-                    let value = data.get(start..)?;
-                    let value = value.get(..variable_length(value)?)?;
-                    (Cell::Bytes(value), start + value.len())
+                    match *data.get(at)? {
+                        // Short, as most are. Where the next column begins depends on this one, so nothing else is waited for here.
+                        first @ 3.. if first & 1 == 1 => {
+                            let end = at + usize::from(first >> 1);
+                            (Cell::Bytes(data.get(at..end)?), end)
+                        }
+                        // A short header is not aligned; where a long one is, there may be zeros before it.
+                        first => {
+                            let start = if first == 0 { aligned } else { at };
+                            let value = long_value(data, start)?;
+                            (Cell::Bytes(value), start + value.len())
+                        }
+                    }
                 }
             };
             each(index, cell);
@@ -148,15 +156,19 @@ fn chunk<const N: usize>(data: &[u8], at: usize) -> Option<&[u8; N]> {
     data.get(at..)?.first_chunk()
 }
 
-/// The length of a value with its header, if it lies there as it is (varatt.h).
-#[inline]
-fn variable_length(value: &[u8]) -> Option<usize> {
-    match *value.first()? {
+/// A value with a header that is not short, if it lies there as it is (varatt.h).
+// A call of its own, so that the choice between the two is a jump, which the processor foresees, and not one that waits for the header.
+#[inline(never)]
+fn long_value(data: &[u8], at: usize) -> Option<&[u8]> {
+    let value = data.get(at..)?;
+    let length = match *value.first()? {
         // A pointer to a value out of line.
-        1 => None,
-        short if short & 1 == 1 => Some(usize::from(short >> 1)),
+        1 => return None,
+        // Short, behind zeros.
+        short if short & 1 == 1 => usize::from(short >> 1),
         // Compressed.
-        long if long & 3 == 2 => None,
-        _ => Some(u32::from_le_bytes(*value.first_chunk()?) as usize >> 2).filter(|length| *length >= 4),
-    }
+        long if long & 3 == 2 => return None,
+        _ => Some(u32::from_le_bytes(*value.first_chunk()?) as usize >> 2).filter(|length| *length >= 4)?,
+    };
+    value.get(..length)
 }

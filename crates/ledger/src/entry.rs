@@ -387,12 +387,14 @@ impl Timestamp {
     /// As [`Timestamp::write`], and quicker when the time before was of the same second.
     pub(crate) fn write_near(&self, near: &mut NearTime, out: &mut Vec<u8>) {
         let second = self.0.div_euclid(1_000_000);
-        if near.second == Some(second) {
-            put_fraction(&mut near.text, self.0.rem_euclid(1_000_000) as u64);
-        } else {
+        if near.second != Some(second) {
             *near = NearTime { second: Some(second), text: self.text() };
         }
         out.extend_from_slice(&near.text);
+        // Put where it belongs and not into what is remembered: a copy of what has just been written would wait for that.
+        if let Some(text) = out.last_chunk_mut() {
+            put_fraction(text, self.0.rem_euclid(1_000_000) as u64);
+        }
     }
 
     /// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
@@ -736,6 +738,13 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     // A copy of fixed length is much cheaper than one of any.
     out.extend_from_slice(&digits);
     out.truncate(out.len() - digits.len() + count);
+}
+
+/// A number below 10,000 with its leading zeros.
+#[inline]
+pub(crate) fn four_digits(number: u64) -> [u8; 4] {
+    let [[a, b], [c, d]] = [PAIRS[(number / 100 % 100) as usize], PAIRS[(number % 100) as usize]];
+    [a, b, c, d]
 }
 
 /// A time that was written, and what was written.

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use crate::entry::{NearTime, Operation, Timestamp, is_complete, push_decimal};
-use crate::hash::Hash;
+use crate::entry::{NearTime, Operation, Timestamp, four_digits, is_complete, push_decimal};
+use crate::hash::{Begun, Hash};
 use crate::json;
 use crate::links::Link;
 
@@ -61,9 +61,11 @@ impl RawEntry<'_> {
 /// Recognizes entries that are right. Remembers parts of the lines of entries before.
 #[derive(Debug, Default)]
 pub struct RawVerifier {
-    /// The lines of entries that wait to be judged: two are hashed in little more time than one.
-    lines: [Vec<u8>; 2],
-    links: [Option<Link>; 2],
+    /// The lines of entries that wait to be judged: two are hashed in little more time than one, and with several it matters little that one is longer.
+    lines: [Vec<u8>; ROOM],
+    /// What SHA-256 has come to after the first block of each.
+    begun: [Begun; ROOM],
+    links: [Option<Link>; ROOM],
     waiting: usize,
     /// What is known of chains, by the last digits of their numbers: those who write at the same time are of several.
     chains: [Chain; CHAINS],
@@ -81,6 +83,12 @@ pub struct RawVerifier {
     context: Option<Vec<u8>>,
 }
 
+/// How many entries can wait.
+const ROOM: usize = 8;
+
+/// A line of more bytes than this is judged at once, and its room is not kept: else there would be room for several of the longest.
+const LONG: usize = 1 << 16;
+
 /// How many chains are remembered.
 const CHAINS: usize = 16;
 
@@ -88,46 +96,80 @@ const CHAINS: usize = 16;
 const SUBJECTS: usize = 4;
 
 /// What is remembered of a chain.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Chain {
-    /// `{"v":1, ... "seq":"` of a ledger and chain.
-    start: Known<(Uuid, u32)>,
+    /// Ledger and number.
+    what: Option<(Uuid, u32)>,
+    /// `{"v":1, ... "seq":"` of it, and how long that is. The copy of a fixed length is cheaper than one of any.
+    start: [u8; Chain::LONGEST],
+    length: usize,
+    /// Its first 64 bytes, hashed: they are the same in all lines of the chain.
+    begun: Begun,
     seq: Number,
 }
 
-/// A number and its decimal digits, from the left. Most numbers are that of the entry before, or the one behind it.
+impl Chain {
+    /// With a chain of ten digits it would be 81 bytes long.
+    const LONGEST: usize = 96;
+
+    fn learn(&mut self, ledger: Uuid, chain: u32) {
+        let mut text = b"{\"v\":1,\"ledger\":\"".to_vec();
+        text.extend_from_slice(ledger.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
+        text.extend_from_slice(b"\",\"chain\":");
+        push_decimal(&mut text, u64::from(chain));
+        text.extend_from_slice(b",\"seq\":\"");
+        self.what = Some((ledger, chain));
+        self.length = text.len();
+        self.start[..self.length].copy_from_slice(&text);
+        self.begun = Begun::with(text.first_chunk().expect("ledger and chain take more than a block"));
+    }
+}
+
+impl Default for Chain {
+    fn default() -> Chain {
+        Chain { what: None, start: [0; Chain::LONGEST], length: 0, begun: Begun::default(), seq: Number::default() }
+    }
+}
+
+/// A number and its decimal digits. Most numbers differ from that of the entry before in their last digits only.
 #[derive(Debug)]
 struct Number {
-    value: u64,
-    // u64::MAX has 20 digits.
+    /// All but the last four digits.
+    high: u64,
+    /// All digits of the number that was written first with these; `u64::MAX` has 20.
     digits: [u8; 20],
     count: usize,
 }
 
 impl Default for Number {
     fn default() -> Number {
-        Number { value: 0, digits: [b'0'; 20], count: 1 }
+        // With no digits to go before the last four, none is near it.
+        Number { high: 0, digits: [b'0'; 20], count: 0 }
     }
 }
 
 impl Number {
+    #[inline]
     fn write(&mut self, out: &mut Vec<u8>, value: u64) {
-        let last = &mut self.digits[self.count - 1];
-        if self.value.checked_add(1) == Some(value) && *last < b'9' {
-            *last += 1;
-        } else if self.value != value {
-            let start = out.len();
-            push_decimal(out, value);
-            self.count = out.len() - start;
-            self.digits[..self.count].copy_from_slice(&out[start..]);
-            self.value = value;
-            return;
+        let (high, low) = (value / 10_000, value % 10_000);
+        if high != self.high || high == 0 {
+            return self.learn(out, value);
         }
-        self.value = value;
-        // A copy of fixed length is much cheaper than one of any.
+        // A copy of fixed length is much cheaper than one of any. The last digits are put where they belong and not here: a copy of what has just been written would wait for that.
         let end = out.len() + self.count;
         out.extend_from_slice(&self.digits);
         out.truncate(end);
+        if let Some(last) = out.last_chunk_mut() {
+            *last = four_digits(low);
+        }
+    }
+
+    fn learn(&mut self, out: &mut Vec<u8>, value: u64) {
+        let start = out.len();
+        push_decimal(out, value);
+        self.high = value / 10_000;
+        self.count = out.len() - start;
+        self.digits[..self.count].copy_from_slice(&out[start..]);
     }
 }
 
@@ -154,9 +196,16 @@ struct Subject {
 }
 
 impl Subject {
+    #[inline]
     fn is(&self, operation: &[u8], table: Option<RawTable<'_>>) -> bool {
-        let known = self.table.as_ref().map(|(oid, schema, name)| RawTable { oid: *oid, schema, name });
-        known == table && self.operation.as_str().as_bytes() == operation
+        let is_table = match (&self.table, table) {
+            (Some((oid, schema, name)), Some(table)) => {
+                *oid == table.oid && same(name, table.name) && same(schema, table.schema)
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        is_table && same(self.operation.as_str().as_bytes(), operation)
     }
 }
 
@@ -166,8 +215,8 @@ impl RawVerifier {
         RawVerifier::default()
     }
 
-    /// Takes an entry that has the form of docs/format.md, until [`RawVerifier::judge`] is called; there is room for two. Of another, `None` says that this was not shown; else it gives how many wait now.
-    pub fn take(&mut self, entry: &RawEntry<'_>) -> Option<usize> {
+    /// Takes an entry that has the form of docs/format.md, until [`RawVerifier::judge`] is called. Of another, `None` says that this was not shown; else it says whether there is room for one more.
+    pub fn take(&mut self, entry: &RawEntry<'_>) -> Option<bool> {
         // The bounds are those of `Entry::check_form`.
         let in_range = |number: u64| number > 0 && number <= i64::MAX as u64;
         if entry.chain == 0 || entry.chain > i32::MAX as u32 || !in_range(entry.seq) || !in_range(entry.id) {
@@ -176,56 +225,52 @@ impl RawVerifier {
         if entry.subxid.is_some_and(|subxid| subxid <= entry.xid) {
             return None;
         }
-        assert!(self.waiting < 2, "there is room for two");
-        let subject = self.write_line(entry)?;
+        assert!(self.waiting < ROOM, "there is room for it");
+        let Written { subject, objects } = self.write_line(entry)?;
         // Between any two texts there is ASCII, so the line is UTF-8 only if each of them is.
         let line = &self.lines[self.waiting];
         let is_text = is_ascii(line) || std::str::from_utf8(line).is_ok();
-        if !is_text || !self.subjects[subject].what.as_mut()?.has_form(entry) {
+        if !is_text || !self.subjects[subject].what.as_mut()?.has_form(entry, line, objects) {
             return None;
         }
+        let has_room = self.waiting + 1 < ROOM && line.len() <= LONG;
         self.links[self.waiting] = Some(entry.link());
         self.waiting += 1;
-        Some(self.waiting)
+        Some(has_room)
     }
 
     /// Says of the entries that wait, in the order in which they came, whether the hash of each is that of its line: `Err` gives the line of one of which it is not.
     pub fn judge(&mut self, mut each: impl FnMut(Result<&Link, (&Link, &str)>)) {
-        let [first, second] = &mut self.lines;
-        let hashes = match std::mem::take(&mut self.waiting) {
-            0 => return,
-            1 => [Some(Hash::of_buffer(first)), None],
-            _ => Hash::of_two_buffers(first, second).map(Some),
-        };
-        for ((link, line), hash) in self.links.iter().zip(&self.lines).zip(hashes) {
-            if let (Some(link), Some(hash)) = (link, hash) {
-                each(if link.hash == hash {
-                    Ok(link)
-                } else {
-                    Err((link, std::str::from_utf8(line).expect("looked at when it was taken")))
-                });
+        let count = std::mem::take(&mut self.waiting);
+        let hashes = Hash::of_begun(&mut self.lines, &self.begun, count);
+        for ((link, line), hash) in self.links.iter().zip(&mut self.lines).zip(hashes).take(count) {
+            let link = link.as_ref().expect("each that waits has one");
+            each(if link.hash == hash {
+                Ok(link)
+            } else {
+                Err((link, std::str::from_utf8(line).expect("looked at when it was taken")))
+            });
+            if line.capacity() > 2 * LONG {
+                *line = Vec::new();
             }
         }
     }
 
-    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. Gives the place of its subject; `None` when it is not one that is recognized.
-    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<usize> {
-        let RawVerifier { lines, waiting, chains, id, at, xid, subxid, subjects, oldest, actor, context, .. } = self;
+    /// Writes the line of the entry, as [`Entry::write_line`](crate::Entry::write_line) does. `None` when it is not one that is recognized.
+    fn write_line(&mut self, entry: &RawEntry<'_>) -> Option<Written> {
+        let RawVerifier {
+            lines, begun, waiting, chains, id, at, xid, subxid, subjects, oldest, actor, context, ..
+        } = self;
         let line = &mut lines[*waiting];
         line.clear();
-        let place = (entry.ledger, entry.chain);
-        let Chain { start, seq } = &mut chains[entry.chain as usize % CHAINS];
-        if start.what != Some(place) {
-            start.what = Some(place);
-            start.text.clear();
-            start.text.extend_from_slice(b"{\"v\":1,\"ledger\":\"");
-            start.text.extend_from_slice(entry.ledger.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
-            start.text.extend_from_slice(b"\",\"chain\":");
-            push_decimal(&mut start.text, u64::from(entry.chain));
-            start.text.extend_from_slice(b",\"seq\":\"");
+        let chain = &mut chains[entry.chain as usize % CHAINS];
+        if chain.what != Some((entry.ledger, entry.chain)) {
+            chain.learn(entry.ledger, entry.chain);
         }
-        line.extend_from_slice(&start.text);
-        seq.write(line, entry.seq);
+        begun[*waiting] = chain.begun;
+        line.extend_from_slice(&chain.start);
+        line.truncate(chain.length);
+        chain.seq.write(line, entry.seq);
         line.extend_from_slice(b"\",\"prev\":\"");
         entry.prev.write(line);
         line.extend_from_slice(b"\",\"id\":\"");
@@ -256,16 +301,23 @@ impl RawVerifier {
             }
         };
         line.extend_from_slice(&subjects[subject].text);
-        for (name, value) in [(&b",\"key\":"[..], entry.key), (b",\"old\":", entry.old), (b",\"new\":", entry.new)] {
+        let mut object = |name: &[u8], value: Option<&[u8]>| {
             if let Some(value) = value {
                 line.extend_from_slice(name);
                 line.extend_from_slice(value);
             }
-        }
-        let same = |known: &[Option<Vec<u8>>; 5]| {
-            known.iter().zip(&entry.actor).all(|(known, text)| known.as_deref() == *text)
+            line.len() - value.map_or(0, <[u8]>::len)
         };
-        if !actor.what.as_ref().is_some_and(same) {
+        let objects =
+            [object(b",\"key\":", entry.key), object(b",\"old\":", entry.old), object(b",\"new\":", entry.new)];
+        let is_known = |known: &[Option<Vec<u8>>; 5]| {
+            known.iter().zip(&entry.actor).all(|(known, text)| match (known, text) {
+                (Some(known), Some(text)) => same(known, text),
+                (None, None) => true,
+                _ => false,
+            })
+        };
+        if !actor.what.as_ref().is_some_and(is_known) {
             actor.learn(&entry.actor)?;
         }
         line.extend_from_slice(&actor.text);
@@ -278,8 +330,32 @@ impl RawVerifier {
             line.extend_from_slice(text);
         }
         line.push(b'}');
-        Some(subject)
+        Some(Written { subject, objects })
     }
+}
+
+/// Where things are, once a line is written.
+struct Written {
+    /// The place of its subject.
+    subject: usize,
+    /// Where `key`, `old` and `new` begin in the line, those that it has.
+    objects: [usize; 3],
+}
+
+/// Whether two texts are the same. Names are short, and most of the time that the general way takes for one is not spent on comparing.
+#[inline]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    /// First and last word, which overlap, or are all of it.
+    #[inline]
+    fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+        text.first_chunk().zip(text.last_chunk())
+    }
+    one.len() == other.len()
+        && match one.len() {
+            4..8 => ends::<4>(one) == ends::<4>(other),
+            8..=16 => ends::<8>(one) == ends::<8>(other),
+            _ => one == other,
+        }
 }
 
 impl Known<Subject> {
@@ -337,50 +413,65 @@ impl Known<[Option<Vec<u8>>; 5]> {
 /// Whether a line is ASCII; lines are long enough that their last bytes, looked at twice, cost less than one by one.
 fn is_ascii(line: &[u8]) -> bool {
     let Some(last) = line.last_chunk::<64>() else { return line.is_ascii() };
-    let any_bit = |bytes: &[u8; 64]| bytes.iter().fold(0, |bits, byte| bits | byte);
-    line.as_chunks().0.iter().fold(any_bit(last), |bits, chunk| bits | any_bit(chunk)) < 0x80
+    let mut bits = *last;
+    for chunk in line.as_chunks::<64>().0 {
+        bits.iter_mut().zip(chunk).for_each(|(bits, byte)| *bits |= byte);
+    }
+    bits.iter().fold(0, |all, bits| all | bits) < 0x80
 }
 
 impl Subject {
-    /// Whether members and columns are as they must be.
-    fn has_form(&mut self, entry: &RawEntry<'_>) -> bool {
+    /// Whether members and columns are as they must be. The objects stand in the line as they do in the entry; in the line they are read quicker, as there is something behind them.
+    fn has_form(&mut self, entry: &RawEntry<'_>, line: &[u8], [key_at, old_at, new_at]: [usize; 3]) -> bool {
         let RawEntry { command, table, key, old, new, .. } = entry;
         let present = [command.is_some(), table.is_some(), key.is_some(), old.is_some(), new.is_some()];
+        let knows =
+            |names: &mut Names, at: usize, text: &[u8]| names.are_at(&line[at..], text.len()) || names.learn(text);
         is_complete(self.operation, present)
-            && key.is_none_or(|key| self.key.are_those_of(key) || self.key.learn(key))
+            && key.is_none_or(|key| knows(&mut self.key, key_at, key))
             && match (old, new) {
                 (Some(old), Some(new)) => {
-                    (self.values.are_those_of(old) || self.values.learn(old)) && self.values.are_those_of(new)
+                    knows(&mut self.values, old_at, old) && self.values.are_at(&line[new_at..], new.len())
                 }
-                (Some(text), None) | (None, Some(text)) => self.values.are_those_of(text) || self.values.learn(text),
+                (Some(text), None) => knows(&mut self.values, old_at, text),
+                (None, Some(text)) => knows(&mut self.values, new_at, text),
                 (None, None) => true,
             }
     }
 }
 
-/// The columns of an object that had the right form: `"name":` of each.
+/// The columns of an object that had the right form.
 #[derive(Debug, Default)]
 struct Names {
-    text: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
+    /// `{"name":` or `,"name":` of each, in words, the last one filled up with zeros, and which of their bits count.
+    words: Vec<(u64, u64)>,
+    /// Of each column, how long that is, and where its words end.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Names {
-    /// Whether a text is an object of the right form with just these columns.
-    fn are_those_of(&self, text: &[u8]) -> bool {
-        self.behind(text).is_some_and(|rest| rest == b"}")
+    /// Whether a text begins with an object of the right form with just these columns, of so many bytes.
+    fn are_at(&self, text: &[u8], length: usize) -> bool {
+        let Some(rest) = self.behind(text) else { return false };
+        rest.first() == Some(&b'}') && text.len() - rest.len() + 1 == length
     }
 
+    /// What follows the value of the last column.
     fn behind<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut rest = text.strip_prefix(b"{")?;
+        if self.ends.is_empty() {
+            return text.strip_prefix(b"{");
+        }
+        let mut rest = text;
         let mut start = 0;
-        for end in &self.ends {
-            if start > 0 {
-                rest = rest.strip_prefix(b",")?;
-            }
-            rest = value(rest.strip_prefix(&self.text[start..*end])?)?;
+        for (length, end) in &self.ends {
+            let words = self.words.get(start..*end)?;
             start = *end;
+            for (place, (word, mask)) in words.iter().enumerate() {
+                if (word_at(rest, 8 * place) ^ word) & mask != 0 {
+                    return None;
+                }
+            }
+            rest = value(rest.get(*length..)?)?;
         }
         Some(rest)
     }
@@ -388,15 +479,27 @@ impl Names {
     /// Takes the columns of an object, if it has the right form.
     fn learn(&mut self, text: &[u8]) -> bool {
         let Some(columns) = Columns::read(text) else { return false };
-        self.text.clear();
+        self.words.clear();
         self.ends.clear();
-        for name in columns.names() {
-            self.text.push(b'"');
-            self.text.extend_from_slice(name);
-            self.text.extend_from_slice(b"\":");
-            self.ends.push(self.text.len());
+        for (place, name) in columns.names().iter().enumerate() {
+            let before = if place == 0 { "{\"" } else { ",\"" };
+            let piece = [before.as_bytes(), name, b"\":"].concat();
+            for word in piece.chunks(8) {
+                let mask = u64::MAX >> (64 - 8 * word.len());
+                self.words.push((word_at(word, 0), mask));
+            }
+            self.ends.push((piece.len(), self.words.len()));
         }
         true
+    }
+}
+
+/// Eight bytes, with zeros for those behind the end.
+#[inline]
+fn word_at(text: &[u8], at: usize) -> u64 {
+    match text.get(at..).unwrap_or_default() {
+        rest if rest.len() >= 8 => u64::from_le_bytes(*rest.first_chunk().expect("there are eight")),
+        rest => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
 }
 
@@ -486,8 +589,24 @@ fn number(text: &[u8]) -> Option<&[u8]> {
 
 /// What follows at least one digit.
 fn digits(text: &[u8]) -> Option<&[u8]> {
-    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (count > 0).then(|| &text[count..])
+    let mut count = 0;
+    loop {
+        let found = leading_digits(word_at(text, count));
+        count += found;
+        if found < 8 {
+            return if count > 0 { text.get(count..) } else { None };
+        }
+    }
+}
+
+/// How many of eight bytes are digits, before the first that is none.
+#[inline]
+fn leading_digits(word: u64) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    // Digits become 0 to 9; a byte of more than that has a high bit, or gets one.
+    let value = word ^ (ONES * b'0' as u64);
+    let other = (((value & (ONES * 0x7f)) + ONES * 0x76) | value) & (ONES * 0x80);
+    other.trailing_zeros() as usize / 8
 }
 
 #[cfg(test)]
@@ -580,7 +699,41 @@ mod tests {
     #[test]
     fn numbers_and_times_are_written_whatever_came_before() {
         let (mut number, mut near) = (Number::default(), NearTime::default());
-        let numbers = [0, 0, 1, 2, 8, 9, 10, 11, 19, 20, 99, 100, 5, u64::MAX - 1, u64::MAX, 0, u64::MAX, 1];
+        let numbers = [
+            0,
+            0,
+            1,
+            2,
+            8,
+            9,
+            10,
+            11,
+            19,
+            20,
+            99,
+            100,
+            5,
+            u64::MAX - 1,
+            u64::MAX,
+            0,
+            u64::MAX,
+            1,
+            9_999,
+            10_000,
+            10_001,
+            19_999,
+            20_000,
+            99_999,
+            100_000,
+            100_001,
+            109_999,
+            10_000,
+            9_999,
+            10_002,
+            u64::MAX - 1615,
+            u64::MAX - 1616,
+            u64::MAX,
+        ];
         for value in numbers {
             let mut out = b"x".to_vec();
             number.write(&mut out, value);
@@ -633,30 +786,61 @@ mod tests {
     }
 
     #[test]
-    fn two_entries_are_judged_in_their_order() {
-        let (first, mut second) = (entry(), entry());
-        second.id = 43;
-        let hashes = [&first, &second].map(|entry| entry.hash_with(&mut Vec::new()));
-        let mut lines = [String::new(), String::new()];
-        for (line, entry) in lines.iter_mut().zip([&first, &second]) {
-            let mut bytes = Vec::new();
-            entry.write_line(&mut bytes);
-            *line = String::from_utf8(bytes).unwrap();
-        }
+    fn entries_are_judged_in_their_order() {
+        // Of different lengths, so that some are hashed to the end before others.
+        let entries: Vec<Entry<'_>> = (0..ROOM as u64)
+            .map(|number| Entry {
+                id: 41 + number,
+                new: Some(format!(r#"{{"note":"{}"}}"#, "x".repeat(number as usize * 37 % 150)).into()),
+                old: Some(r#"{"note":""}"#.into()),
+                ..entry()
+            })
+            .collect();
+        let lines: Vec<String> = entries
+            .iter()
+            .map(|entry| {
+                let mut line = Vec::new();
+                entry.write_line(&mut line);
+                String::from_utf8(line).unwrap()
+            })
+            .collect();
+        let hashes: Vec<Hash> = lines.iter().map(|line| Hash::of(line.as_bytes())).collect();
         let mut verifier = RawVerifier::new();
-        for given in [hashes, [hashes[0], Hash::GENESIS], [Hash::GENESIS, hashes[1]], [hashes[1], hashes[0]]] {
-            assert_eq!(verifier.take(&raw(&first, given[0])), Some(1));
-            assert_eq!(verifier.take(&raw(&second, given[1])), Some(2));
-            let mut verdicts = Vec::new();
-            verifier.judge(|verdict| {
-                verdicts.push(match verdict {
-                    Ok(link) => (link.id, None),
-                    Err((link, line)) => (link.id, Some(line.to_owned())),
+        for count in 0..=ROOM {
+            for bad in 0..=count {
+                let stored = |place: usize| if place == bad { Hash::GENESIS } else { hashes[place] };
+                for (place, entry) in entries.iter().enumerate().take(count) {
+                    assert_eq!(verifier.take(&raw(entry, stored(place))), Some(place + 1 < ROOM));
+                }
+                let mut verdicts = Vec::new();
+                verifier.judge(|verdict| {
+                    verdicts.push(match verdict {
+                        Ok(link) => (link.id, None),
+                        Err((link, line)) => (link.id, Some(line.to_owned())),
+                    });
                 });
-            });
-            let expected = |place: usize, id| (id, (given[place] != hashes[place]).then(|| lines[place].clone()));
-            assert_eq!(verdicts, [expected(0, 41), expected(1, 43)]);
-            verifier.judge(|_| panic!("nothing waits any more"));
+                let expected =
+                    (0..count).map(|place| (41 + place as u64, (place == bad).then(|| lines[place].clone())));
+                assert_eq!(verdicts, expected.collect::<Vec<_>>());
+                verifier.judge(|_| panic!("nothing waits any more"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_line_waits_for_no_other_and_its_room_is_not_kept() {
+        let mut long = entry();
+        (long.operation, long.old) = ("INSERT".into(), None);
+        long.new = Some(format!(r#"{{"note":"{}"}}"#, "ü".repeat(2 * LONG)).into());
+        let hash = long.hash_with(&mut Vec::new());
+        let mut verifier = RawVerifier::new();
+        for stored in [hash, Hash::GENESIS] {
+            assert_eq!(verifier.take(&raw(&entry(), entry().hash_with(&mut Vec::new()))), Some(true));
+            assert_eq!(verifier.take(&raw(&long, stored)), Some(false));
+            let mut right = Vec::new();
+            verifier.judge(|verdict| right.push(verdict.is_ok()));
+            assert_eq!(right, [true, stored == hash]);
+            assert!(verifier.lines.iter().all(|line| line.capacity() <= 2 * LONG));
         }
     }
 
@@ -739,13 +923,21 @@ mod tests {
         assert!(!RawVerifier::new().is_right(&raw(&first, first.hash_with(&mut Vec::new()))));
     }
 
+    /// Whatever stands behind the object.
+    fn are_those(names: &Names, object: &str) -> bool {
+        let verdicts = ["", "}", "\"}", ",\"new\":{\"a\":1,\"bc\":2}", "0", "  longer than a word  "]
+            .map(|behind| names.are_at([object, behind].concat().as_bytes(), object.len()));
+        assert!(verdicts.iter().all(|verdict| *verdict == verdicts[0]), "{object}: {verdicts:?}");
+        verdicts[0]
+    }
+
     #[test]
     fn known_columns_are_those_of_no_other_object() {
         let mut names = Names::default();
-        assert!(names.are_those_of(b"{}") && !names.are_those_of(b"{\"a\":1}") && !names.are_those_of(b""));
+        assert!(are_those(&names, "{}") && !are_those(&names, "{\"a\":1}") && !are_those(&names, ""));
         assert!(names.learn(br#"{"a":1,"bc":"x"}"#));
         for same in [r#"{"a":1,"bc":"x"}"#, r#"{"a":"}","bc":null}"#, r#"{"a":-1.5e3,"bc":"\",\"d\":"}"#] {
-            assert!(names.are_those_of(same.as_bytes()) && Columns::read(same.as_bytes()).is_some(), "{same}");
+            assert!(are_those(&names, same) && Columns::read(same.as_bytes()).is_some(), "{same}");
         }
         for other in [
             "{}",
@@ -761,11 +953,65 @@ mod tests {
             r#"{"a":1,"bcd":2}"#,
             r#""a":1,"bc":2}"#,
         ] {
-            assert!(!names.are_those_of(other.as_bytes()), "{other}");
+            assert!(!are_those(&names, other), "{other}");
         }
         // What has not the right form is not remembered.
-        assert!(!names.learn(br#"{"a":1,"a":2}"#) && names.are_those_of(br#"{"a":1,"bc":2}"#));
-        assert!(names.learn(b"{}") && names.are_those_of(b"{}") && !names.are_those_of(br#"{"a":1,"bc":2}"#));
+        assert!(!names.learn(br#"{"a":1,"a":2}"#) && are_those(&names, r#"{"a":1,"bc":2}"#));
+        assert!(names.learn(b"{}") && are_those(&names, "{}") && !are_those(&names, r#"{"a":1,"bc":2}"#));
+    }
+
+    #[test]
+    fn names_of_all_lengths_are_compared_to_their_ends() {
+        for length in 0..40 {
+            let name = "n".repeat(length);
+            let object = format!("{{\"a\":1,\"{name}\":2}}");
+            let mut names = Names::default();
+            assert!(names.learn(object.as_bytes()) && are_those(&names, &object));
+            for place in 0..object.len() {
+                let mut other = object.clone().into_bytes();
+                other[place] ^= 1;
+                let other = String::from_utf8(other).unwrap();
+                let is_number = other.as_bytes()[place].is_ascii_digit();
+                assert_eq!(are_those(&names, &other), is_number, "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn short_texts_are_compared_to_their_ends() {
+        for length in 0..40 {
+            let text = vec![b'x'; length];
+            assert!(same(&text, &text.clone()));
+            for place in 0..length {
+                let mut other = text.clone();
+                other[place] = b'y';
+                assert!(!same(&text, &other) && !same(&other, &text), "{place} of {length}");
+            }
+            assert!(!same(&text, &vec![b'x'; length + 1]) && !same(&vec![b'x'; length + 1], &text));
+        }
+    }
+
+    #[test]
+    fn digits_are_told_from_all_other_bytes() {
+        for byte in 0..=u8::MAX {
+            for before in 0..8 {
+                for after in [0, b'0', b'9', b'/', b':', 0xff] {
+                    let mut word = [after; 8];
+                    word[..before].fill(b'0' + before as u8);
+                    word[before] = byte;
+                    let expected = word.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                    assert_eq!(leading_digits(u64::from_le_bytes(word)), expected, "{word:?}");
+                }
+            }
+        }
+        for length in 0..30 {
+            let number = "7".repeat(length);
+            for behind in ["", ",", "e", "\"00000000"] {
+                let text = [&number, behind].concat();
+                let expected = (length > 0).then_some(behind.as_bytes());
+                assert_eq!(digits(text.as_bytes()), expected, "{text}");
+            }
+        }
     }
 
     #[test]
@@ -853,6 +1099,32 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        /// Values that begin in one word and end in another, damaged anywhere, before anything.
+        #[test]
+        fn known_columns_are_recognized_exactly_where_they_are_read(
+            names in prop::collection::vec("[a-c]{0,11}", 0..4),
+            values in prop::collection::vec(prop_oneof![3 => any_value(), 1 => "[0-9]{6,20}", 1 => "\"[a-z]{6,30}\""], 8),
+            damage in prop::option::of((any::<prop::sample::Index>(), "[\"\\\\{},:0-9a-c.-]")),
+        ) {
+            let object = |values: &[String]| {
+                let columns: Vec<String> = names.iter().zip(values).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                format!("{{{}}}", columns.join(","))
+            };
+            let mut known = Names::default();
+            if !known.learn(object(&values[..4]).as_bytes()) {
+                return Ok(());
+            }
+            let mut other = object(&values[4..]);
+            if let Some((place, piece)) = damage {
+                let place = place.index(other.chars().count());
+                let (before, behind) = (other.chars().take(place), other.chars().skip(place + 1));
+                other = before.chain(piece.chars()).chain(behind).collect();
+            }
+            let read = Columns::read(other.as_bytes());
+            let expected = read.is_some_and(|read| read.names().iter().copied().eq(names.iter().map(|name| name.as_bytes())));
+            prop_assert_eq!(are_those(&known, &other), expected, "{}", other);
+        }
 
         #[test]
         fn whatever_is_called_right_is_right(entries in prop::collection::vec(any_entry(), 1..8)) {

@@ -64,14 +64,14 @@ impl LogVerifier {
         place(&mut self.links, &stored.entry, stored.hash, computed, sink);
     }
 
-    /// Takes an entry that is to be verified quickly, see [`RawVerifier`]. What comes of it is known when the next one is taken, or [`LogVerifier::settle`] is called: then `each` is told of it. `false` says that
+    /// Takes an entry that is to be verified quickly, see [`RawVerifier`]. What comes of it is known when a few more are taken, or [`LogVerifier::settle`] is called: then `each` is told of it. `false` says that
     /// it was not taken, and must be given to [`LogVerifier::entry`]; all that came before it is settled.
     pub fn raw(&mut self, entry: &RawEntry<'_>, sink: &mut impl FnMut(Finding), each: &mut impl FnMut(&Link)) -> bool {
-        let waiting = self.raw.take(entry);
-        if waiting != Some(1) {
+        let has_room = self.raw.take(entry);
+        if has_room != Some(true) {
             self.settle(sink, each);
         }
-        waiting.is_some()
+        has_room.is_some()
     }
 
     /// Verifies what [`LogVerifier::raw`] has taken. `each` is told of each entry, right or not.
