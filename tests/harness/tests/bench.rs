@@ -139,11 +139,11 @@ fn a_given_server_is_measured_and_left_as_it_was() {
 fn a_given_server_is_left_as_it_was_when_the_run_is_interrupted() {
     let (cluster, _turn) = given();
     let before = outside(cluster);
-    let mut command = bench(&root(), &["--dsn", &dsn(cluster), "--cases", "pair", "--seconds", "600"]);
+    let mut command = bench(&root(), &["--dsn", &dsn(cluster), "--cases", "growth", "--seconds", "600"]);
     let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bench/run can be started");
     let mut s = cluster.connect("postgres");
     wait_until("it is measuring", || {
-        s.holds("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbench' AND datname = 'audit_bench_plain' AND query <> ''")
+        s.holds("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbench' AND datname = 'audit_bench_growth_plain' AND query <> ''")
     });
     let interrupted = Command::new("kill").args(["-s", "INT", &running.id().to_string()]).status();
     assert!(interrupted.expect("kill can be started").success());
