@@ -61,7 +61,8 @@ Purchase = tracked("Purchase", "purchase", {
     "created_at": models.DateTimeField(),
     "updated_at": models.DateTimeField(),
 })
-PurchaseEvent = tracked("PurchaseEntry", "purchase_event", {
+# pghistory calls the events of Purchase PurchaseEvent.
+PurchaseEntry = tracked("PurchaseEntry", "purchase_event", {
     "id": models.BigAutoField(primary_key=True),
     "purchase_id": models.BigIntegerField(),
     "kind": models.TextField(),

@@ -109,7 +109,7 @@ fn every_side_is_measured_and_has_recorded_every_change() {
     let done = run(bench(&root(), &["--cases", "pair,insert", "--peers", &sides]));
     done.succeeded();
     for side in ["plain", "audited"].into_iter().chain(sides.split(',')) {
-        let is_of_side = |line: &&str| matches!(line.split(" | ").collect::<Vec<_>>()[..], [_, _, s, value, _, _, _] if s == side && value != "");
+        let is_of_side = |line: &&str| matches!(line.split(" | ").collect::<Vec<_>>()[..], [_, _, s, value, _, _, _] if s == side && !value.is_empty());
         let rows = done.tables.lines().filter(is_of_side).count();
         assert_eq!(rows, 2, "rows of {side} in:\n{}", done.tables);
     }
