@@ -20,7 +20,7 @@ CREATE TABLE facts.change (
   application_name text,
   client_addr      inet,
   context          json
-);
+) WITH (autovacuum_enabled = off);
 
 -- A row as the log writes it: times with a blank, and the zone as short as can be.
 CREATE FUNCTION facts.image(image json) RETURNS json
