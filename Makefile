@@ -57,8 +57,8 @@ fmt: ## format the Rust code
 install: ## build and install into the system's PostgreSQL, or that of PG_CONFIG=...
 	@scripts/install $(PG) $(PG_CONFIG)
 
-bench: ## measure what auditing costs and print it as ratios
-	@AUDIT_BINDIR=$$(scripts/tree $(PG)) && export AUDIT_BINDIR && bench/run
+bench: ## measure what auditing costs and print it as ratios; OPTIONS=--peers adds others
+	@AUDIT_BINDIR=$$(scripts/tree $(PG)) && export AUDIT_BINDIR && bench/run $(OPTIONS)
 
 setup: ## install what building and testing needs
 	@scripts/setup $(PG)
