@@ -8,6 +8,7 @@ use audit_ledger::Operation;
 use crate::chain::{Event, Recorder, table_of};
 use crate::error::Error;
 use crate::pg::fmgr::{Call, TriggerAnswer};
+use crate::pg::process::ProcessLocal;
 use crate::pg::relation::Relation;
 use crate::pg::trigger::{self, Firing, RowBuffer};
 use crate::protect::{ROW_TRIGGER, TRUNCATE_TRIGGER};
@@ -103,9 +104,7 @@ struct Texts {
 /// A buffer that has grown beyond this is not kept.
 const KEPT_TEXT: usize = 1 << 20;
 
-thread_local! {
-    static TEXTS: RefCell<Option<Texts>> = const { RefCell::new(None) };
-}
+static TEXTS: ProcessLocal<RefCell<Option<Texts>>> = ProcessLocal::new(RefCell::new(None));
 
 impl Texts {
     fn take() -> Texts {

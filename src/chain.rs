@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::log::{self, Head, Log};
 use crate::pg::lock::{self, Target};
+use crate::pg::process::ProcessLocal;
 use crate::pg::scan::Visible;
 use crate::pg::{compat, session, xact};
 use crate::protect;
@@ -217,9 +218,13 @@ struct State {
     room: Vec<(u32, Head)>,
 }
 
-thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State { owned: None, known: None, made_live: false, line: Vec::new(), room: Vec::new() }) };
-}
+static STATE: ProcessLocal<RefCell<State>> = ProcessLocal::new(RefCell::new(State {
+    owned: None,
+    known: None,
+    made_live: false,
+    line: Vec::new(),
+    room: Vec::new(),
+}));
 
 /// A line longer than this is not kept for the next entry.
 const KEPT_LINE: usize = 1 << 20;

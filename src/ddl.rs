@@ -22,6 +22,7 @@ use crate::coverage::{self, TriggerState};
 use crate::error::Error;
 use crate::pg::event_trigger::{self, Address, Columns, Fired, Reach};
 use crate::pg::fmgr::{Call, TriggerAnswer};
+use crate::pg::process::ProcessLocal;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::{LatestSnapshot, Visible};
 use crate::pg::{catalog, compat, lock, session, xact};
@@ -81,9 +82,7 @@ struct Note {
     level: u32,
 }
 
-thread_local! {
-    static NOTES: RefCell<Vec<Note>> = const { RefCell::new(Vec::new()) };
-}
+static NOTES: ProcessLocal<RefCell<Vec<Note>>> = ProcessLocal::new(RefCell::new(Vec::new()));
 
 fn note(table: pg_sys::Oid, what: What) {
     let level = xact::subtransaction();

@@ -2,7 +2,6 @@
 
 use std::borrow::{Borrow, Cow};
 use std::cell::{Cell, RefCell};
-use std::mem::ManuallyDrop;
 use std::ops::{ControlFlow, RangeInclusive};
 
 use audit_ledger::{Actor, Entry, Hash, Link, Operation, RawEntry, RawTable, Stored, Table};
@@ -16,6 +15,7 @@ use crate::pg::datum::{self, Packed};
 use crate::pg::ids;
 use crate::pg::memory::Scratch;
 use crate::pg::output::Output;
+use crate::pg::process::ProcessLocal;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, TableScan, Visible, by_index};
 use crate::pg::session::{self, ClientAddress};
@@ -92,14 +92,12 @@ impl Head {
     pub(crate) const GENESIS: Head = Head { seq: 0, id: 0, hash: Hash::GENESIS };
 }
 
-thread_local! {
-    /// The table that was found to have the columns of `TYPES`, until the server says that it changed: looking at each anew is felt.
-    static FITS: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
-    /// Room in which the values of a row are packed.
-    static ROOM: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
-    /// The layout of the table with this object id. Never dropped by the end of the process: that comes after the server has put its memory away.
-    static LAYOUT: ManuallyDrop<RefCell<Option<(pg_sys::Oid, Layout)>>> = const { ManuallyDrop::new(RefCell::new(None)) };
-}
+/// The table that was found to have the columns of `TYPES`, until the server says that it changed: looking at each anew is felt.
+static FITS: ProcessLocal<Cell<Option<pg_sys::Oid>>> = ProcessLocal::new(Cell::new(None));
+/// Room in which the values of a row are packed.
+static ROOM: ProcessLocal<Cell<Vec<u32>>> = ProcessLocal::new(Cell::new(Vec::new()));
+/// The layout of the table with this object id.
+static LAYOUT: ProcessLocal<RefCell<Option<(pg_sys::Oid, Layout)>>> = ProcessLocal::new(RefCell::new(None));
 
 /// Notes that a relation has changed; with an invalid object id, that any may have.
 pub(crate) fn relation_changed(oid: pg_sys::Oid) {
@@ -114,11 +112,11 @@ const KEPT_ROOM: usize = 1 << 18;
 /// Takes the layout out, so that nothing is borrowed while the server works; after an error it is made anew. Every table that is opened here has the
 /// columns of `TYPES`, so what fitted one of the same object id before fits it now.
 fn take_layout(log: pg_sys::Oid) -> Option<Layout> {
-    LAYOUT.with(|kept| kept.take()).filter(|(oid, _)| *oid == log).map(|(_, layout)| layout)
+    LAYOUT.take().filter(|(oid, _)| *oid == log).map(|(_, layout)| layout)
 }
 
 fn keep_layout(log: pg_sys::Oid, layout: Layout) {
-    LAYOUT.with(|kept| kept.replace(Some((log, layout))));
+    LAYOUT.replace(Some((log, layout)));
 }
 
 /// The number of the next entry. Taken while the row that the entry is about is locked, so that the entries of a row are numbered in

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::chain::{Event, Recorder};
 use crate::error::{self, Error};
 use crate::pg::fmgr::Call;
+use crate::pg::process::ProcessLocal;
 use crate::pg::{session, xact};
 use crate::{protect, session_cache};
 
@@ -19,10 +20,8 @@ struct Details<'a> {
     reason: &'a str,
 }
 
-thread_local! {
-    /// The savepoint level that opened them, if they are open.
-    static OPENED: Cell<Option<u32>> = const { Cell::new(None) };
-}
+/// The savepoint level that opened them, if they are open.
+static OPENED: ProcessLocal<Cell<Option<u32>>> = ProcessLocal::new(Cell::new(None));
 
 /// `audit.maintenance(reason)`: opens the guards to the end of the transaction; gives the id of the entry that says so.
 pub(crate) fn maintenance(call: &Call) -> Result<i64, Error> {

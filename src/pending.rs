@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::error::Error;
 use crate::log::Log;
+use crate::pg::process::ProcessLocal;
 use crate::pg::scan::NominalSnapshot;
 use crate::pg::tuple::Formed;
 use crate::pg::xact;
@@ -44,13 +45,12 @@ struct State {
     lent: Vec<(u32, Pending)>,
 }
 
-thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State { waiting: Vec::new(), bytes: 0, lent: Vec::new() }) };
-    /// Whether anything waits, for those who ask before every statement.
-    static WAITING: Cell<bool> = const { Cell::new(false) };
-    /// Whether the transaction is past the point at which what waits is written for the last time.
-    static CLOSING: Cell<bool> = const { Cell::new(false) };
-}
+static STATE: ProcessLocal<RefCell<State>> =
+    ProcessLocal::new(RefCell::new(State { waiting: Vec::new(), bytes: 0, lent: Vec::new() }));
+/// Whether anything waits, for those who ask before every statement.
+static WAITING: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
+/// Whether the transaction is past the point at which what waits is written for the last time.
+static CLOSING: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
 /// Adds an entry's row.
 pub(crate) fn add(objects: &Objects, row: Formed) -> Result<(), Error> {

@@ -22,6 +22,7 @@ use crate::pg::fmgr::Call;
 use crate::pg::lock::{self, Target};
 use crate::pg::memory::Scratch;
 use crate::pg::output::Output;
+use crate::pg::process::ProcessLocal;
 use crate::pg::relation::{Lock, Relation};
 use crate::pg::scan::{Comparison, Condition, Direction, Row, Visible, by_index};
 use crate::pg::tuple::Writer;
@@ -181,12 +182,10 @@ struct Edge {
     reached: BTreeMap<u32, u64>,
 }
 
-thread_local! {
-    /// The edge after the last seal of this backend. Used again only if that is still the newest seal: another may have sealed since, or the transaction was rolled back.
-    static KNOWN: RefCell<Option<Edge>> = const { RefCell::new(None) };
-    /// Whether this transaction holds the lock of the sealer.
-    static HOLDS_LOCK: Cell<bool> = const { Cell::new(false) };
-}
+/// The edge after the last seal of this backend. Used again only if that is still the newest seal: another may have sealed since, or the transaction was rolled back.
+static KNOWN: ProcessLocal<RefCell<Option<Edge>>> = ProcessLocal::new(RefCell::new(None));
+/// Whether this transaction holds the lock of the sealer.
+static HOLDS_LOCK: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
 impl Edge {
     fn recall(newest: Option<&SealRow>, tiles: &Tiles, seals: &Seals, log: &Log) -> Result<Edge, Error> {

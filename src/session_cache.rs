@@ -5,35 +5,33 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::log;
+use crate::pg::process::ProcessLocal;
 use crate::pg::{relation, session};
 use crate::registry::Objects;
 use crate::render::Table;
 
-thread_local! {
-    /// Whether STALE holds anything: asked several times for each entry.
-    static IS_STALE: Cell<bool> = const { Cell::new(false) };
-    static STALE: RefCell<Notes> = const { RefCell::new(Notes::NONE) };
-    /// The same, since the last DDL command of this transaction. What came before the library was loaded is not known: anything may have changed.
-    static TOUCHED: RefCell<Notes> = const { RefCell::new(Notes { relations: Vec::new(), all: true }) };
-    static OBJECTS: RefCell<Option<Rc<Objects>>> = const { RefCell::new(None) };
-    /// Never dropped by the end of the process: that comes after the server has put away what the tables hold.
-    static TABLES: ManuallyDrop<RefCell<BTreeMap<u32, Rc<Table>>>> = const { ManuallyDrop::new(RefCell::new(BTreeMap::new())) };
-    static ACTOR: RefCell<Option<Rc<Actor>>> = const { RefCell::new(None) };
-    static ROLES_CHANGED: Cell<bool> = const { Cell::new(false) };
-    /// The name as it was last, to be given again while it is the same.
-    static APPLICATION: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
-    /// Looked up once: a connection keeps its client.
-    static CLIENT: OnceCell<Option<Rc<session::ClientAddress>>> = const { OnceCell::new() };
-    /// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
-    static LIVE: Cell<Option<uuid::Uuid>> = const { Cell::new(None) };
-}
+/// Whether STALE holds anything: asked several times for each entry.
+static IS_STALE: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
+static STALE: ProcessLocal<RefCell<Notes>> = ProcessLocal::new(RefCell::new(Notes::NONE));
+/// The same, since the last DDL command of this transaction. What came before the library was loaded is not known: anything may have changed.
+static TOUCHED: ProcessLocal<RefCell<Notes>> =
+    ProcessLocal::new(RefCell::new(Notes { relations: Vec::new(), all: true }));
+static OBJECTS: ProcessLocal<RefCell<Option<Rc<Objects>>>> = ProcessLocal::new(RefCell::new(None));
+static TABLES: ProcessLocal<RefCell<BTreeMap<u32, Rc<Table>>>> = ProcessLocal::new(RefCell::new(BTreeMap::new()));
+static ACTOR: ProcessLocal<RefCell<Option<Rc<Actor>>>> = ProcessLocal::new(RefCell::new(None));
+static ROLES_CHANGED: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
+/// The name as it was last, to be given again while it is the same.
+static APPLICATION: ProcessLocal<RefCell<Option<Rc<str>>>> = ProcessLocal::new(RefCell::new(None));
+/// Looked up once: a connection keeps its client.
+static CLIENT: ProcessLocal<OnceCell<Option<Rc<session::ClientAddress>>>> = ProcessLocal::new(OnceCell::new());
+/// Whether the ledger is known to be open for writing here: committed, and in its present incarnation.
+static LIVE: ProcessLocal<Cell<Option<uuid::Uuid>>> = ProcessLocal::new(Cell::new(None));
 
 /// Relations noted as changed.
 pub(crate) struct Notes {
@@ -94,7 +92,7 @@ fn refresh() {
         return;
     }
     for oid in relations {
-        let dropped = TABLES.with(|tables| tables.borrow_mut().remove(&oid.to_u32()));
+        let dropped = TABLES.borrow_mut().remove(&oid.to_u32());
         // Dropped outside of the borrow: it frees memory of the server.
         drop(dropped);
         if OBJECTS.with_borrow(|objects| objects.as_ref().is_some_and(|objects| objects.has(oid))) {
@@ -104,7 +102,7 @@ fn refresh() {
 }
 
 fn forget_all() {
-    let tables = TABLES.with(|tables| tables.take());
+    let tables = TABLES.take();
     let objects = OBJECTS.take();
     LIVE.set(None);
     drop((tables, objects));
@@ -132,12 +130,12 @@ pub(crate) fn known<R>(ask: impl FnOnce(&Objects) -> R) -> Option<R> {
 /// The protected table with this object id, made by `load` at first sight.
 pub(crate) fn table(oid: pg_sys::Oid, load: impl FnOnce() -> Result<Table, Error>) -> Result<Rc<Table>, Error> {
     refresh();
-    let known = TABLES.with(|tables| tables.borrow().get(&oid.to_u32()).cloned());
+    let known = TABLES.borrow().get(&oid.to_u32()).cloned();
     if let Some(table) = known {
         return Ok(table);
     }
     let table = Rc::new(load()?);
-    TABLES.with(|tables| tables.borrow_mut().insert(oid.to_u32(), table.clone()));
+    TABLES.borrow_mut().insert(oid.to_u32(), table.clone());
     Ok(table)
 }
 
@@ -184,11 +182,11 @@ pub(crate) fn actor() -> Rc<Actor> {
 }
 
 fn client() -> Option<Rc<session::ClientAddress>> {
-    if let Some(client) = CLIENT.with(|client| client.get().cloned()) {
+    if let Some(client) = CLIENT.get().cloned() {
         return client;
     }
     let client = session::client_address().map(Rc::new);
-    CLIENT.with(|known| known.get_or_init(|| client).clone())
+    CLIENT.get_or_init(|| client).clone()
 }
 
 /// The setting `application_name`.

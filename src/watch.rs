@@ -18,6 +18,7 @@ use crate::installation::{self, Fault};
 use crate::maintenance;
 use crate::pg::catalog;
 use crate::pg::fmgr::Call;
+use crate::pg::process::ProcessLocal;
 use crate::pg::relation::{self, Lock, Relation};
 use crate::pg::scan::LatestSnapshot;
 use crate::pg::{compat, lock, session, shared, xact};
@@ -57,15 +58,13 @@ struct Note {
     needs_event_triggers: bool,
 }
 
-thread_local! {
-    static NOTES: RefCell<Vec<Note>> = const { RefCell::new(Vec::new()) };
-    /// Utility statements that are running, one within the other. After an error it may be too high for a while, which does no harm: each statement puts back what it found.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Functions of the extension that are changing definitions themselves.
-    static WORKING: Cell<u32> = const { Cell::new(0) };
-    /// Known not to be there since the last change of any relation, so that databases without the extension pay next to nothing.
-    static ABSENT: Cell<bool> = const { Cell::new(false) };
-}
+static NOTES: ProcessLocal<RefCell<Vec<Note>>> = ProcessLocal::new(RefCell::new(Vec::new()));
+/// Utility statements that are running, one within the other. After an error it may be too high for a while, which does no harm: each statement puts back what it found.
+static DEPTH: ProcessLocal<Cell<u32>> = ProcessLocal::new(Cell::new(0));
+/// Functions of the extension that are changing definitions themselves.
+static WORKING: ProcessLocal<Cell<u32>> = ProcessLocal::new(Cell::new(0));
+/// Known not to be there since the last change of any relation, so that databases without the extension pay next to nothing.
+static ABSENT: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
 /// While it lives, the extension itself changes definitions. Bound to the call: it ends with it, also by an error.
 pub(crate) struct OwnWork(());

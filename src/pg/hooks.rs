@@ -10,6 +10,7 @@ use std::cell::Cell;
 use pgrx::{PgList, pg_guard, pg_sys};
 
 use super::catalog;
+use super::process::ProcessLocal;
 use super::server::cells;
 use crate::error::{Error, or_report};
 use crate::{pending, session_cache, watch};
@@ -33,11 +34,10 @@ mod raw {
     }
 }
 
-thread_local! {
-    static FORMER_EXECUTOR_START: Cell<pg_sys::ExecutorStart_hook_type> = const { Cell::new(None) };
-    static FORMER_PROCESS_UTILITY: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
-    static FORMER_OBJECT_ACCESS: Cell<pg_sys::object_access_hook_type> = const { Cell::new(None) };
-}
+static FORMER_EXECUTOR_START: ProcessLocal<Cell<pg_sys::ExecutorStart_hook_type>> = ProcessLocal::new(Cell::new(None));
+static FORMER_PROCESS_UTILITY: ProcessLocal<Cell<pg_sys::ProcessUtility_hook_type>> =
+    ProcessLocal::new(Cell::new(None));
+static FORMER_OBJECT_ACCESS: ProcessLocal<Cell<pg_sys::object_access_hook_type>> = ProcessLocal::new(Cell::new(None));
 
 /// Puts the hooks in front of those that other libraries have set. Called once a process.
 pub(crate) fn install() {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_sys};
 
+use super::process::ProcessLocal;
 use super::server;
 use super::session;
 use super::shared;
@@ -46,10 +47,8 @@ static PLACES_OF_RUNS: PgAtomic<Places> = unsafe { PgAtomic::new(c"audit ids") }
 // SAFETY: the name is ours alone.
 static RUNS: PgLwLock<u8> = unsafe { PgLwLock::new(c"audit id runs") };
 
-thread_local! {
-    /// The place that was found last.
-    static KNOWN: Cell<Option<(pg_sys::Oid, &'static Place)>> = const { Cell::new(None) };
-}
+/// The place that was found last.
+static KNOWN: ProcessLocal<Cell<Option<(pg_sys::Oid, &'static Place)>>> = ProcessLocal::new(Cell::new(None));
 
 /// Asks for the memory. Called while `shared_preload_libraries` are loaded, and only then.
 pub(super) fn request() {

@@ -20,6 +20,7 @@ pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod parallel;
+pub(crate) mod process;
 pub(crate) mod relation;
 pub(crate) mod reserve;
 pub(crate) mod scan;

@@ -11,6 +11,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use super::memory::Scratch;
+use super::process::ProcessLocal;
 use super::server;
 
 /// An output function, looked up once.
@@ -160,9 +161,8 @@ impl Drop for Pinned {
 }
 
 fn utc() -> *mut pg_sys::pg_tz {
-    thread_local! {
-        static UTC: std::cell::Cell<*mut pg_sys::pg_tz> = const { std::cell::Cell::new(std::ptr::null_mut()) };
-    }
+    static UTC: ProcessLocal<std::cell::Cell<*mut pg_sys::pg_tz>> =
+        ProcessLocal::new(std::cell::Cell::new(std::ptr::null_mut()));
     let known = UTC.get();
     if !known.is_null() {
         return known;

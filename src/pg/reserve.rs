@@ -7,15 +7,14 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 
+use super::process::ProcessLocal;
 use pgrx::PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY;
 use pgrx::pg_sys;
 
 /// A memory context grows by blocks of 1 MB or more where it can; twice that, and some for what is written of the error.
 const BYTES: usize = 4 << 20;
 
-thread_local! {
-    static KEPT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+static KEPT: ProcessLocal<RefCell<Vec<u8>>> = ProcessLocal::new(RefCell::new(Vec::new()));
 
 /// Runs `body` with memory kept back for its errors.
 pub(crate) fn with_reserve<R>(body: impl FnOnce() -> R) -> R {

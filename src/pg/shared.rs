@@ -5,6 +5,7 @@ use std::cell::Cell;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_guard, pg_sys};
 
 use super::ids;
+use super::process::ProcessLocal;
 
 /// Most databases with a sealer at once, and so most background processes of ours.
 const SLOTS: usize = 128;
@@ -85,10 +86,8 @@ impl Sealers {
 // SAFETY: the name is ours alone.
 static SEALERS: PgLwLock<Sealers> = unsafe { PgLwLock::new(c"audit sealers") };
 
-thread_local! {
-    /// Set in the first process of the server, and inherited by all others.
-    static PRELOADED: Cell<bool> = const { Cell::new(false) };
-}
+/// Set in the first process of the server, and inherited by all others.
+static PRELOADED: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
 /// Asks for the memory. Called while `shared_preload_libraries` are loaded, and only then.
 #[expect(unexpected_cfgs, reason = "the macro of pgrx asks for majors that we do not have")]

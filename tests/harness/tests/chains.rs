@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use audit_tests::{Cluster, Database, Rng, Session, assert_clean, database};
+use audit_tests::{Cluster, Database, Rng, Session, assert_clean, database, wait_until};
 use postgres::Config;
 
 /// A protected table whose rows say which piece of work wrote them.
@@ -756,6 +756,32 @@ fn an_immediate_stop_under_load_leaves_whole_chains() {
 #[test]
 fn a_killed_postmaster_under_load_leaves_whole_chains() {
     crash_twice(Cluster::kill_postmaster);
+}
+
+/// VACUUM looks at times whether the postmaster is still there, and else ends the process where it stands: the transaction is rolled back when the C library has already taken things away.
+#[test]
+fn a_vacuum_that_finds_the_postmaster_gone_ends_without_a_fault() {
+    let cluster = Cluster::builder().start();
+    let name = cluster.database().name;
+    let mut s = cluster.connect(&name);
+    s.run(WORK);
+    s.run("INSERT INTO work SELECT i::text FROM generate_series(1, 20000) AS i; SET vacuum_cost_delay = 50; SET vacuum_cost_limit = 1");
+    let pid = s.backend_pid();
+    let mut other = cluster.connect(&name);
+    thread::scope(|scope| {
+        let vacuum = scope.spawn(move || s.simple_query("VACUUM (FREEZE) work").is_err());
+        wait_until("the vacuum sleeps", || {
+            other.holds(&format!(
+                "SELECT wait_event IS NOT DISTINCT FROM 'VacuumDelay' FROM pg_stat_activity WHERE pid = {pid}"
+            ))
+        });
+        cluster.signal("KILL", cluster.postmaster());
+        assert!(vacuum.join().expect("it does not panic"), "VACUUM went on");
+    });
+    let log = cluster.server_log();
+    let last_words: Vec<_> =
+        log.lines().filter(|line| line.contains(&format!("[{pid}]")) && line.contains("FATAL")).collect();
+    assert!(last_words.is_empty(), "{last_words:?}");
 }
 
 fn crash_twice(crash: fn(&mut Cluster)) {
