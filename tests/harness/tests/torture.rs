@@ -267,11 +267,15 @@ fn judge(config: &Config, stop: &AtomicBool, verdicts: &AtomicU64) {
         thread::sleep(Duration::from_millis(100));
         let Some(s) = session.as_mut() else {
             session = Session::try_connect(config.clone()).ok();
+            // A prepared transaction that has emptied a table holds its lock, also against those who read, until the next round.
+            if let Some(s) = &mut session {
+                s.simple_query("SET lock_timeout = '2s'").ok();
+            }
             continue;
         };
         match s.simple_query("SELECT kind, relation, chain, seq, detail FROM audit.findings()") {
             Err(error) => {
-                println!("no verdict: {error}");
+                println!("no verdict: {}", error.as_db_error().map_or(error.to_string(), |error| error.to_string()));
                 session = None;
             }
             Ok(rows) => {
