@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use crate::entry::{NearTime, Operation, Timestamp, four_digits, is_complete, push_decimal};
+use crate::entry::{Entry, NearTime, Operation, Table, Timestamp, four_digits, is_complete, push_decimal};
 use crate::hash::{Begun, Hash};
 use crate::json;
 use crate::links::Link;
@@ -50,7 +50,38 @@ pub struct RawTable<'a> {
 /// Login, session, user, application and client of a [`RawEntry`], see [`crate::Actor`].
 pub type RawActor<'a> = [Option<&'a [u8]>; 5];
 
-impl RawEntry<'_> {
+impl<'a> RawEntry<'a> {
+    /// An entry as its columns would hold it, with its hash.
+    pub fn of(entry: &'a Entry<'_>, hash: Hash) -> RawEntry<'a> {
+        let Entry { ledger, chain, seq, prev, id, at, xid, subxid, command, actor, .. } = entry;
+        let texts = [&entry.key, &entry.old, &entry.new, &entry.context];
+        let [key, old, new, context] = texts.map(|text| text.as_ref().map(|text| text.as_bytes()));
+        let actors = [&actor.login, &actor.session, &actor.user, &actor.application, &actor.client];
+        RawEntry {
+            ledger: *ledger,
+            chain: *chain,
+            seq: *seq,
+            prev: *prev,
+            id: *id,
+            at: *at,
+            xid: *xid,
+            subxid: *subxid,
+            command: *command,
+            operation: entry.operation.as_bytes(),
+            table: entry.table.as_ref().map(|Table { oid, schema, name }| RawTable {
+                oid: *oid,
+                schema: schema.as_bytes(),
+                name: name.as_bytes(),
+            }),
+            key,
+            old,
+            new,
+            actor: actors.map(|text| text.as_ref().map(|text| text.as_bytes())),
+            context,
+            hash,
+        }
+    }
+
     /// What of it matters for its chain.
     pub fn link(&self) -> Link {
         let RawEntry { ledger, chain, seq, prev, hash, id, at, .. } = *self;
@@ -618,42 +649,6 @@ mod tests {
     use super::*;
     use crate::entry::{Actor, Entry, Table};
 
-    fn raw<'a>(entry: &'a Entry<'_>, hash: Hash) -> RawEntry<'a> {
-        fn bytes<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a [u8]> {
-            text.as_ref().map(|text| text.as_bytes())
-        }
-        let Entry { ledger, chain, seq, prev, id, at, xid, subxid, command, actor, .. } = entry;
-        RawEntry {
-            ledger: *ledger,
-            chain: *chain,
-            seq: *seq,
-            prev: *prev,
-            id: *id,
-            at: *at,
-            xid: *xid,
-            subxid: *subxid,
-            command: *command,
-            operation: entry.operation.as_bytes(),
-            table: entry.table.as_ref().map(|table| RawTable {
-                oid: table.oid,
-                schema: table.schema.as_bytes(),
-                name: table.name.as_bytes(),
-            }),
-            key: bytes(&entry.key),
-            old: bytes(&entry.old),
-            new: bytes(&entry.new),
-            actor: [
-                bytes(&actor.login),
-                bytes(&actor.session),
-                bytes(&actor.user),
-                bytes(&actor.application),
-                bytes(&actor.client),
-            ],
-            context: bytes(&entry.context),
-            hash,
-        }
-    }
-
     fn entry() -> Entry<'static> {
         Entry {
             ledger: Uuid::from_u128(1),
@@ -779,8 +774,8 @@ mod tests {
                 entry.table.as_mut().unwrap().oid = 1 + number % (SUBJECTS as u32 + 3);
                 entry.seq = entry.seq.max(1);
                 let hash = entry.hash_with(&mut Vec::new());
-                assert!(verifier.is_right(&raw(&entry, hash)), "{entry:?}");
-                assert!(!verifier.is_right(&raw(&entry, Hash::GENESIS)), "{entry:?}");
+                assert!(verifier.is_right(&RawEntry::of(&entry, hash)), "{entry:?}");
+                assert!(!verifier.is_right(&RawEntry::of(&entry, Hash::GENESIS)), "{entry:?}");
             }
         }
     }
@@ -810,7 +805,7 @@ mod tests {
             for bad in 0..=count {
                 let stored = |place: usize| if place == bad { Hash::GENESIS } else { hashes[place] };
                 for (place, entry) in entries.iter().enumerate().take(count) {
-                    assert_eq!(verifier.take(&raw(entry, stored(place))), Some(place + 1 < ROOM));
+                    assert_eq!(verifier.take(&RawEntry::of(entry, stored(place))), Some(place + 1 < ROOM));
                 }
                 let mut verdicts = Vec::new();
                 verifier.judge(|verdict| {
@@ -835,8 +830,8 @@ mod tests {
         let hash = long.hash_with(&mut Vec::new());
         let mut verifier = RawVerifier::new();
         for stored in [hash, Hash::GENESIS] {
-            assert_eq!(verifier.take(&raw(&entry(), entry().hash_with(&mut Vec::new()))), Some(true));
-            assert_eq!(verifier.take(&raw(&long, stored)), Some(false));
+            assert_eq!(verifier.take(&RawEntry::of(&entry(), entry().hash_with(&mut Vec::new()))), Some(true));
+            assert_eq!(verifier.take(&RawEntry::of(&long, stored)), Some(false));
             let mut right = Vec::new();
             verifier.judge(|verdict| right.push(verdict.is_ok()));
             assert_eq!(right, [true, stored == hash]);
@@ -858,8 +853,8 @@ mod tests {
             for entry in [&entry(), &insert, &delete, &baseline] {
                 let hash = entry.hash_with(&mut Vec::new());
                 assert!(entry.check_form().is_ok());
-                assert!(verifier.is_right(&raw(entry, hash)), "{entry:?}");
-                assert!(!verifier.is_right(&raw(entry, Hash::GENESIS)));
+                assert!(verifier.is_right(&RawEntry::of(entry, hash)), "{entry:?}");
+                assert!(!verifier.is_right(&RawEntry::of(entry, Hash::GENESIS)));
             }
         }
     }
@@ -910,17 +905,17 @@ mod tests {
             let mut verifier = RawVerifier::new();
             let mut changed = entry();
             let hash = changed.hash_with(&mut Vec::new());
-            assert!(verifier.is_right(&raw(&changed, hash)));
+            assert!(verifier.is_right(&RawEntry::of(&changed, hash)));
             change(&mut changed);
-            assert!(!verifier.is_right(&raw(&changed, hash)), "{changed:?}");
+            assert!(!verifier.is_right(&RawEntry::of(&changed, hash)), "{changed:?}");
             let hash = changed.hash_with(&mut Vec::new());
-            assert!(!verifier.is_right(&raw(&changed, hash)) || is_right(&changed, hash), "{changed:?}");
-            assert!(verifier.is_right(&raw(&entry(), entry().hash_with(&mut Vec::new()))));
+            assert!(!verifier.is_right(&RawEntry::of(&changed, hash)) || is_right(&changed, hash), "{changed:?}");
+            assert!(verifier.is_right(&RawEntry::of(&entry(), entry().hash_with(&mut Vec::new()))));
         }
         // An empty context is none that was remembered.
         let mut first = entry();
         first.context = Some("".into());
-        assert!(!RawVerifier::new().is_right(&raw(&first, first.hash_with(&mut Vec::new()))));
+        assert!(!RawVerifier::new().is_right(&RawEntry::of(&first, first.hash_with(&mut Vec::new()))));
     }
 
     /// Whatever stands behind the object.
@@ -1027,7 +1022,7 @@ mod tests {
         ];
         for change in changes {
             let mut verifier = RawVerifier::new();
-            let mut changed = raw(&entry, Hash::GENESIS);
+            let mut changed = RawEntry::of(&entry, Hash::GENESIS);
             change(&mut changed);
             // The hash of the very bytes.
             let subject = verifier.write_line(&changed);
@@ -1131,7 +1126,7 @@ mod tests {
             let mut verifier = RawVerifier::new();
             for entry in &entries {
                 let hash = entry.hash_with(&mut Vec::new());
-                if verifier.is_right(&raw(entry, hash)) {
+                if verifier.is_right(&RawEntry::of(entry, hash)) {
                     prop_assert_eq!(entry.check_form(), Ok(()));
                     let mut line = Vec::new();
                     entry.write_line(&mut line);

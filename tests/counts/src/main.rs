@@ -6,8 +6,8 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use audit_ledger::{
-    Actor, Entry, Finding, Hash, LeafHash, LeafSum, Link, Links, LogVerifier, RawEntry, RawTable, Stored, Table,
-    TileWriter, Timestamp, Uuid,
+    Actor, Entry, Finding, Hash, LeafHash, LeafSum, Link, Links, LogVerifier, RawEntry, Stored, Table, TileWriter,
+    Timestamp, Uuid,
 };
 
 /// How many entries there are; those who do more begin anew.
@@ -117,7 +117,7 @@ impl Fixture {
 
     /// The entries as a table gives them.
     fn raw(&self) -> Vec<RawEntry<'_>> {
-        self.log.iter().map(raw).collect()
+        self.log.iter().map(|Stored { entry, hash }| RawEntry::of(entry, *hash)).collect()
     }
 }
 
@@ -177,36 +177,6 @@ fn entry(number: usize, chain: u32, seq: u64, prev: Hash) -> Entry<'static> {
             client: Some("192.0.2.7".into()),
         },
         context: None,
-    }
-}
-
-fn raw<'a>(Stored { entry, hash }: &'a Stored<'_>) -> RawEntry<'a> {
-    let Entry { ledger, chain, seq, prev, id, at, xid, subxid, command, actor, .. } = entry;
-    let texts = [&entry.key, &entry.old, &entry.new, &entry.context];
-    let [key, old, new, context] = texts.map(|text| text.as_ref().map(|text| text.as_bytes()));
-    let actors = [&actor.login, &actor.session, &actor.user, &actor.application, &actor.client];
-    RawEntry {
-        ledger: *ledger,
-        chain: *chain,
-        seq: *seq,
-        prev: *prev,
-        id: *id,
-        at: *at,
-        xid: *xid,
-        subxid: *subxid,
-        command: *command,
-        operation: entry.operation.as_bytes(),
-        table: entry.table.as_ref().map(|Table { oid, schema, name }| RawTable {
-            oid: *oid,
-            schema: schema.as_bytes(),
-            name: name.as_bytes(),
-        }),
-        key,
-        old,
-        new,
-        actor: actors.map(|text| text.as_ref().map(|text| text.as_bytes())),
-        context,
-        hash: *hash,
     }
 }
 
