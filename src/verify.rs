@@ -849,17 +849,10 @@ fn seam_finding(table: &Protected, seam: &Seam, carry: &Carry, difference: &Diff
     let row = shorten(&difference.row);
     let times = count(difference.count, "time", "times");
     let detail = match &difference.what {
-        DifferenceKind::Missing if !carry.tells_rows_apart() => {
-            format!(
-                "the baseline after this entry has {} less than the entries before it",
-                count(difference.count, "row", "rows")
-            )
-        }
-        DifferenceKind::Extra if !carry.tells_rows_apart() => {
-            format!(
-                "the baseline after this entry has {} more than the entries before it",
-                count(difference.count, "row", "rows")
-            )
+        what @ (DifferenceKind::Missing | DifferenceKind::Extra) if !carry.tells_rows_apart() => {
+            let rows = count(difference.count, "row", "rows");
+            let than = if matches!(what, DifferenceKind::Missing) { "less" } else { "more" };
+            format!("the baseline after this entry has {rows} {than} than the entries before it")
         }
         DifferenceKind::Missing => {
             format!("row {row} is in the entries before this one {times} more than in the baseline after it")

@@ -42,6 +42,12 @@ impl Session {
         }
     }
 
+    /// The SQLSTATE with which statements are refused that must be.
+    #[track_caller]
+    pub fn sqlstate(&mut self, sql: &str) -> String {
+        self.refused(sql).code().code().to_owned()
+    }
+
     /// The rows of a query, as text.
     #[track_caller]
     pub fn rows(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
@@ -89,6 +95,18 @@ impl Session {
     #[track_caller]
     pub fn holds(&mut self, sql: &str) -> bool {
         self.text(sql) == "t"
+    }
+
+    /// Buffers that a query touches, cached or not.
+    #[track_caller]
+    pub fn buffers(&mut self, sql: &str) -> i64 {
+        let plan = self.text(&format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}"));
+        let of = |name: &str| {
+            let (_, rest) = plan.split_once(&format!("\"{name}\": ")).expect("buffers were asked for");
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+            digits.parse::<i64>().expect("a number")
+        };
+        of("Shared Hit Blocks") + of("Shared Read Blocks")
     }
 
     /// The process at the other end of the connection.

@@ -323,7 +323,7 @@ fn the_log_does_not_blind_serializable_to_write_skew() {
         session.run(&format!("UPDATE doctor SET on_call = false WHERE id = {id}"));
     }
     s.run("COMMIT");
-    assert_eq!(other.refused("COMMIT").code().code(), "40001");
+    assert_eq!(other.sqlstate("COMMIT"), "40001");
     assert_clean(&mut s);
 }
 
@@ -469,14 +469,14 @@ fn only_superusers_choose_the_number_of_chains() {
     s.run("GRANT INSERT ON work TO chains_ordinary");
     let mut role = database.connect_as("chains_ordinary");
     role.run("INSERT INTO work VALUES ('1')");
-    assert_eq!(role.refused("SET audit.chains = 1").code().code(), "42501");
+    assert_eq!(role.sqlstate("SET audit.chains = 1"), "42501");
     // Set before the library is loaded, it does not count either.
     let mut role = database.connect_as("chains_ordinary");
     if role.batch_execute("SET audit.chains = 1").is_ok() {
         role.run("INSERT INTO work VALUES ('2')");
         assert_eq!(role.text("SHOW audit.chains"), "0");
     }
-    assert_eq!(s.refused("SET audit.chains = -1").code().code(), "22023");
+    assert_eq!(s.sqlstate("SET audit.chains = -1"), "22023");
 }
 
 /// A lock taken inside a savepoint goes with the savepoint; the chain must not.
@@ -488,7 +488,7 @@ fn a_chain_first_used_in_a_rolled_back_savepoint_stays_with_its_transaction() {
     first.run("SET audit.chains = 1; BEGIN; SAVEPOINT a; INSERT INTO work VALUES ('gone'); ROLLBACK TO a");
     first.run("INSERT INTO work VALUES ('1a')");
     second.run("SET audit.chains = 1; SET lock_timeout = '300ms'");
-    assert_eq!(second.refused("INSERT INTO work VALUES ('2a')").code().code(), "55P03");
+    assert_eq!(second.sqlstate("INSERT INTO work VALUES ('2a')"), "55P03");
     first.run("INSERT INTO work VALUES ('1b'); COMMIT");
     second.run("INSERT INTO work VALUES ('2b')");
     // And where nothing is left of the first use
@@ -596,7 +596,7 @@ fn with_one_chain_the_second_transaction_waits_until_its_timeout() {
     first.run(WORK);
     first.run("SET audit.chains = 1; BEGIN; INSERT INTO work VALUES ('1a')");
     second.run("SET audit.chains = 1; SET lock_timeout = '300ms'");
-    assert_eq!(second.refused("INSERT INTO work VALUES ('2a')").code().code(), "55P03");
+    assert_eq!(second.sqlstate("INSERT INTO work VALUES ('2a')"), "55P03");
     first.run("INSERT INTO work VALUES ('1b'); COMMIT");
     second.run("INSERT INTO work VALUES ('2b')");
     assert_eq!(recorded_marks(&mut first), ["1a", "1b", "2b"].map(str::to_owned).into());
@@ -611,7 +611,7 @@ fn no_unlocking_of_a_user_gives_a_chain_away() {
     first.run(WORK);
     first.run("SET audit.chains = 1; BEGIN; INSERT INTO work VALUES ('1a'); SELECT pg_advisory_unlock_all()");
     second.run("SET audit.chains = 1; SET lock_timeout = '300ms'");
-    assert_eq!(second.refused("INSERT INTO work VALUES ('2a')").code().code(), "55P03");
+    assert_eq!(second.sqlstate("INSERT INTO work VALUES ('2a')"), "55P03");
     first.run("INSERT INTO work VALUES ('1b'); COMMIT");
     second.run("INSERT INTO work VALUES ('2b')");
     assert_clean(&mut first);

@@ -99,12 +99,12 @@ fn where_the_key_is_and_the_command_are_hidden_from_others_and_cannot_be_set() {
     session.run("CREATE ROLE clerk LOGIN");
     let mut clerk = database.connect_as("clerk");
     for setting in ["audit.signing_key_file", "audit.checkpoint_file", "audit.checkpoint_command"] {
-        assert_eq!(clerk.refused(&format!("SHOW {setting}")).code().code(), "42501", "{setting}");
-        assert_eq!(clerk.refused(&format!("SET {setting} = 'x'")).code().code(), "55P02", "{setting}");
-        assert_eq!(session.refused(&format!("SET {setting} = 'x'")).code().code(), "55P02", "{setting}");
+        assert_eq!(clerk.sqlstate(&format!("SHOW {setting}")), "42501", "{setting}");
+        assert_eq!(clerk.sqlstate(&format!("SET {setting} = 'x'")), "55P02", "{setting}");
+        assert_eq!(session.sqlstate(&format!("SET {setting} = 'x'")), "55P02", "{setting}");
     }
-    assert_eq!(clerk.refused("SET audit.origin = 'x'").code().code(), "42501");
-    assert_eq!(clerk.refused("SELECT * FROM audit.public_key()").code().code(), "42501");
+    assert_eq!(clerk.sqlstate("SET audit.origin = 'x'"), "42501");
+    assert_eq!(clerk.sqlstate("SELECT * FROM audit.public_key()"), "42501");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_key_that_cannot_be_read_stops_checkpoints_and_nothing_else() {
     session2.notices();
     assert_eq!(session2.number("SELECT audit.seal()"), 1);
     assert_eq!(session2.notices(), ["could not load the signing key"]);
-    assert_eq!(session2.refused("SELECT audit.checkpoint()").code().code(), "F0000");
+    assert_eq!(session2.sqlstate("SELECT audit.checkpoint()"), "F0000");
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn a_copy_of_the_database_says_that_it_is_one() {
     drop(session);
     let mut copy = cluster.copy_of(&database).connect();
     copy.run("INSERT INTO t VALUES (2, 'b')");
-    assert_eq!(copy.refused("SELECT audit.checkpoint()").code().code(), "55000");
+    assert_eq!(copy.sqlstate("SELECT audit.checkpoint()"), "55000");
     copy.run("SELECT audit.seal()");
     let said = copy.rows("SELECT new ->> 'reasons', new #>> '{before,database_oid}', (new ->> 'database_oid')::oid = (SELECT oid FROM pg_database WHERE datname = current_database()) FROM audit.log WHERE op = 'INCARNATION'");
     assert_eq!(said, [[Some(r#"["database_oid"]"#.to_owned()), Some(old), Some("t".to_owned())]]);

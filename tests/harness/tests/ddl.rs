@@ -159,7 +159,7 @@ fn a_command_that_cannot_be_recorded_fails() {
     let (database, mut s) = protected(TABLE);
     s.run("ALTER SEQUENCE audit.log_id_seq MAXVALUE 1000; SELECT setval('audit.log_id_seq', 1000)");
     for ddl in ["ALTER TABLE t ADD c int", "ALTER TABLE t RENAME TO u", "DROP TABLE t", "COMMENT ON TABLE t IS 'x'"] {
-        assert_eq!(database.connect().refused(ddl).code().code(), "2200H", "{ddl}");
+        assert_eq!(database.connect().sqlstate(ddl), "2200H", "{ddl}");
     }
     s.run("ALTER SEQUENCE audit.log_id_seq NO MAXVALUE");
     assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE op = 'DDL'"), 0);
@@ -650,11 +650,11 @@ fn writers_and_a_change_of_labels_wait_for_each_other() {
     let mut writer = database.connect();
     writer.run("BEGIN; INSERT INTO t VALUES (3, 3, 'good')");
     s.run("SET lock_timeout = '200ms'");
-    assert_eq!(s.refused("ALTER TYPE mood RENAME VALUE 'good' TO 'fine'").code().code(), "55P03");
+    assert_eq!(s.sqlstate("ALTER TYPE mood RENAME VALUE 'good' TO 'fine'"), "55P03");
     writer.run("COMMIT");
     s.run("BEGIN; ALTER TYPE mood RENAME VALUE 'good' TO 'fine'");
     writer.run("SET lock_timeout = '200ms'");
-    assert_eq!(writer.refused("INSERT INTO t VALUES (4, 4, 'good')").code().code(), "55P03");
+    assert_eq!(writer.sqlstate("INSERT INTO t VALUES (4, 4, 'good')"), "55P03");
     s.run("COMMIT");
     writer.run("INSERT INTO t VALUES (4, 4, 'fine')");
     assert_clean(&mut s);
@@ -670,7 +670,7 @@ fn labels_do_not_change_under_a_query_that_reads_the_table() {
         "ALTER TABLE t ALTER a TYPE int USING relabel()",
         "DO 'DECLARE r t; BEGIN FOR r IN SELECT * FROM t LOOP PERFORM relabel(); END LOOP; END'",
     ] {
-        assert_eq!(s.refused(query).code().code(), "55006", "{query}");
+        assert_eq!(s.sqlstate(query), "55006", "{query}");
         assert_clean(&mut s);
     }
     s.run("SELECT relabel()");

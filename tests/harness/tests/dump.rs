@@ -245,7 +245,7 @@ fn rows_are_admitted_only_into_a_ledger_that_never_wrote() {
     assert_eq!(fresh.connect().number("SELECT count(*) FROM audit.log"), 0);
     // Not by UPDATE, and not twice
     let mut s = fresh.connect();
-    assert_eq!(s.refused("UPDATE audit.log SET id = 1").code().code(), "42501");
+    assert_eq!(s.sqlstate("UPDATE audit.log SET id = 1"), "42501");
 }
 
 #[test]

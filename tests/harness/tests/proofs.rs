@@ -4,7 +4,7 @@ use audit_ledger::{
     Checkpoint, CompactRange, ConsistencyProof, Hash, LeafHash, SignerKey, TreeHead, tlog_proof, verify_consistency,
     verify_inclusion,
 };
-use audit_tests::{Cluster, Database, Seals, Session, assert_seals, database, guards_off};
+use audit_tests::{Cluster, Database, Seals, assert_seals, database, guards_off};
 
 const WORK: &str = "CREATE TABLE work (mark text PRIMARY KEY, v int NOT NULL DEFAULT 0); SELECT audit.protect('work')";
 
@@ -34,11 +34,6 @@ fn heads(seals: &Seals) -> Vec<TreeHead> {
         heads.push(range.head());
     }
     heads
-}
-
-#[track_caller]
-fn code(s: &mut Session, sql: &str) -> String {
-    s.refused(sql).code().code().to_owned()
 }
 
 fn quoted(text: &str) -> String {
@@ -128,14 +123,14 @@ fn checkpoints_of_another_history_get_no_proof() {
     {
         assert_eq!(refused(malformed).code().code(), "22P02", "{malformed:?}");
     }
-    assert_eq!(code(&mut s, "SELECT audit.consistency_proof(NULL)"), "22004");
+    assert_eq!(s.sqlstate("SELECT audit.consistency_proof(NULL)"), "22004");
 }
 
 #[test]
 fn what_is_not_sealed_has_no_proof() {
     let database = database();
     let (mut s, mut other) = (database.connect(), database.connect());
-    assert_eq!(code(&mut s, "SELECT audit.inclusion_proof(1, 1)"), "55000");
+    assert_eq!(s.sqlstate("SELECT audit.inclusion_proof(1, 1)"), "55000");
     s.run(WORK);
     let chain = s.number("SELECT chain FROM audit.log");
     let proof = |seq: i64| format!("SELECT audit.inclusion_proof({chain}, {seq})");
@@ -160,15 +155,15 @@ fn what_is_not_sealed_has_no_proof() {
         assert_eq!(refusal.code().code(), "P0002", "{sql}");
         assert!(refusal.message().starts_with("there is no entry"));
     }
-    assert_eq!(code(&mut s, "SELECT audit.inclusion_proof(NULL, 1)"), "22004");
-    assert_eq!(code(&mut s, "SELECT audit.inclusion_proof(1, NULL)"), "22004");
+    assert_eq!(s.sqlstate("SELECT audit.inclusion_proof(NULL, 1)"), "22004");
+    assert_eq!(s.sqlstate("SELECT audit.inclusion_proof(1, NULL)"), "22004");
     // What this transaction has sealed may yet be rolled back: others could never see such a tree.
     s.run("BEGIN; SELECT audit.seal(); SAVEPOINT a");
-    assert_eq!(code(&mut s, &proof(2)), "55000");
+    assert_eq!(s.sqlstate(&proof(2)), "55000");
     s.run("ROLLBACK TO a");
     assert!(s.text(&proof(1)).contains("\n1\n"), "the tree is still that of one entry");
     s.run("ROLLBACK");
-    assert_eq!(code(&mut s, &proof(2)), "55000");
+    assert_eq!(s.sqlstate(&proof(2)), "55000");
     other.run("SELECT audit.seal()");
     s.run(&proof(2));
     // An entry that is not what was sealed gets none, whatever its hash column says.
@@ -226,11 +221,7 @@ fn proofs_are_verified_in_sql() {
         ("NULL", quoted(&signed), quoted(&vkey), "22004"),
         ("'x'", "NULL".to_owned(), quoted(&vkey), "22004"),
     ] {
-        assert_eq!(
-            code(&mut s, &format!("SELECT audit.verify_inclusion({line}, {proof}, {key})")),
-            expected,
-            "{proof}"
-        );
+        assert_eq!(s.sqlstate(&format!("SELECT audit.verify_inclusion({line}, {proof}, {key})")), expected, "{proof}");
     }
 }
 
@@ -256,20 +247,8 @@ fn a_standby_gives_proofs_and_outsiders_get_none() {
     s.run("CREATE ROLE proofs_outsider LOGIN; GRANT USAGE ON SCHEMA audit TO proofs_outsider");
     let mut outsider = database.connect_as("proofs_outsider");
     for sql in [sql.as_str(), "SELECT audit.consistency_proof('')", "SELECT audit.verify_inclusion('', '')"] {
-        assert_eq!(code(&mut outsider, sql), "42501", "{sql}");
+        assert_eq!(outsider.sqlstate(sql), "42501", "{sql}");
     }
-}
-
-/// Buffers that a proof touches, cached or not.
-fn buffers(s: &mut Session, sql: &str) -> i64 {
-    let plan = s.text(&format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}"));
-    ["Shared Hit Blocks", "Shared Read Blocks"]
-        .iter()
-        .map(|name| {
-            let at = plan.find(&format!("\"{name}\": ")).expect("buffers were asked for") + name.len() + 4;
-            plan[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse::<i64>().expect("a number")
-        })
-        .sum()
 }
 
 #[test]
@@ -288,11 +267,11 @@ fn a_proof_reads_a_few_tiles_whatever_the_size_of_the_log() {
     // Whatever is looked up in the catalogs was looked up by the first call.
     s.run(&format!("SELECT audit.inclusion_proof({chain}, 1)"));
     for seq in [1, size / 3, size / 2 + 1, size, size + 1000] {
-        let touched = buffers(&mut s, &format!("SELECT audit.inclusion_proof({chain}, {seq})"));
+        let touched = s.buffers(&format!("SELECT audit.inclusion_proof({chain}, {seq})"));
         println!("{size} entries: a proof of entry {seq} touches {touched} buffers");
         assert!(touched < 500, "{touched} buffers");
     }
-    let touched = buffers(&mut s, "SELECT audit.consistency_proof(checkpoint) FROM old");
+    let touched = s.buffers("SELECT audit.consistency_proof(checkpoint) FROM old");
     println!("{size} entries: a consistency proof touches {touched} buffers");
     assert!(touched < 500, "{touched} buffers");
 }

@@ -274,7 +274,7 @@ fn a_standby_has_none_and_takes_over_after_promotion() {
     let mut there = standby.connect(&name);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(there.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'audit %'"), 0);
-    assert_eq!(there.refused("SELECT audit.seal()").code().code(), "25006");
+    assert_eq!(there.sqlstate("SELECT audit.seal()"), "25006");
     primary.stop_immediately();
     there.run("SELECT pg_promote()");
     insert(&mut there, 1);

@@ -21,11 +21,6 @@ fn seal(s: &mut Session) -> Option<i64> {
     s.value("SELECT audit.seal()").map(|number| number.parse().expect("a number"))
 }
 
-#[track_caller]
-fn code(s: &mut Session, sql: &str) -> String {
-    s.refused(sql).code().code().to_owned()
-}
-
 // ---- What a seal counts ----
 
 #[test]
@@ -233,7 +228,7 @@ fn a_second_sealer_waits_for_the_first() {
     first.run("BEGIN");
     assert_eq!(seal(&mut first), Some(1));
     second.run("INSERT INTO work VALUES ('a'); SET lock_timeout = '100ms'");
-    assert_eq!(code(&mut second, "SELECT audit.seal()"), "55P03");
+    assert_eq!(second.sqlstate("SELECT audit.seal()"), "55P03");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             second.run("SET lock_timeout = 0");
@@ -319,7 +314,7 @@ fn nobody_may_seal_or_read_seals_unless_it_was_granted() {
         "INSERT INTO audit.seal (number) VALUES (1)",
         "TRUNCATE audit.tile",
     ] {
-        assert_eq!(code(&mut nobody, sql), "42501", "{sql}");
+        assert_eq!(nobody.sqlstate(sql), "42501", "{sql}");
     }
     // Sealing takes no right but this one.
     s.run("INSERT INTO work VALUES ('a')");
@@ -328,8 +323,8 @@ fn nobody_may_seal_or_read_seals_unless_it_was_granted() {
     s.run("GRANT ALL ON audit.seal, audit.seal_range, audit.tile TO seals_writer");
     let mut writer = database.connect_as("seals_writer");
     for table in ["seal", "seal_range", "tile"] {
-        assert_eq!(code(&mut writer, &format!("DELETE FROM audit.{table}")), "42501");
-        assert_eq!(code(&mut writer, &format!("INSERT INTO audit.{table} SELECT * FROM audit.{table}")), "42501");
+        assert_eq!(writer.sqlstate(&format!("DELETE FROM audit.{table}")), "42501");
+        assert_eq!(writer.sqlstate(&format!("INSERT INTO audit.{table} SELECT * FROM audit.{table}")), "42501");
     }
     assert_eq!(assert_seals(&mut s).unsealed, 0);
 }
@@ -351,7 +346,7 @@ fn seals_ranges_and_tiles_are_append_only() {
                 format!("TRUNCATE audit.{table}"),
                 format!("INSERT INTO audit.{table} SELECT * FROM audit.{table}"),
             ] {
-                assert_eq!(code(&mut s, &sql), "42501", "{sql} as {role}");
+                assert_eq!(s.sqlstate(&sql), "42501", "{sql} as {role}");
             }
         }
     }
@@ -526,7 +521,7 @@ fn a_cancelled_seal_leaves_nothing_behind() {
     let mut s = database.connect();
     s.run("INSERT INTO work SELECT g FROM generate_series(1, 100000) g");
     s.run("SET statement_timeout = '40ms'");
-    assert_eq!(code(&mut s, "SELECT audit.seal()"), "57014");
+    assert_eq!(s.sqlstate("SELECT audit.seal()"), "57014");
     s.run("RESET statement_timeout");
     assert_eq!(s.number("SELECT count(*) FROM audit.tile"), 0);
     assert_eq!(seal(&mut s), Some(1));
@@ -565,7 +560,7 @@ fn seals_are_dumped_and_restored_and_sealing_goes_on() {
         assert_eq!(after.seals[..3], before.seals[..]);
         assert_eq!(after.leaves[..before.leaves.len()], before.leaves[..]);
         assert_eq!(after.unsealed, 0);
-        assert_eq!(code(&mut restored, "INSERT INTO audit.seal SELECT * FROM audit.seal"), "42501");
+        assert_eq!(restored.sqlstate("INSERT INTO audit.seal SELECT * FROM audit.seal"), "42501");
         assert_clean(&mut restored);
     }
 }
@@ -613,17 +608,7 @@ fn a_dump_with_changed_seals_is_refused() {
 
 // ---- Cost ----
 
-/// Buffers that a seal touches, cached or not.
-fn buffers_of_a_seal(s: &mut Session) -> i64 {
-    let plan = s.text("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) SELECT audit.seal()");
-    ["Shared Hit Blocks", "Shared Read Blocks"]
-        .iter()
-        .map(|name| {
-            let at = plan.find(&format!("\"{name}\": ")).expect("buffers were asked for") + name.len() + 4;
-            plan[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse::<i64>().expect("a number")
-        })
-        .sum()
-}
+const SEAL: &str = "SELECT audit.seal()";
 
 #[test]
 fn a_seal_does_not_look_at_what_is_not_committed() {
@@ -636,12 +621,12 @@ fn a_seal_does_not_look_at_what_is_not_committed() {
     open.run("BEGIN; INSERT INTO work SELECT 'open ' || g FROM generate_series(1, 50000) g");
     prepared.run("BEGIN; INSERT INTO work SELECT 'prepared ' || g FROM generate_series(1, 50000) g; PREPARE TRANSACTION 'seals_bulk'");
     s.run("INSERT INTO work VALUES ('mine'); SELECT 1 FROM audit.seal");
-    let touched = buffers_of_a_seal(&mut s);
+    let touched = s.buffers(SEAL);
     println!("beside 100000 entries that are not committed a seal touches {touched} buffers");
     assert!(touched < 500, "{touched} buffers");
     let seals = assert_seals(&mut s);
     assert_eq!((seals.leaves.len(), seals.unsealed), (73, 0));
-    assert!(buffers_of_a_seal(&mut s) < 100);
+    assert!(s.buffers(SEAL) < 100);
     open.run("COMMIT");
     s.run("COMMIT PREPARED 'seals_bulk'");
     seal(&mut s);
@@ -667,13 +652,13 @@ fn a_seal_costs_what_is_new_and_not_what_is_old() {
         let mut measure = |s: &mut Session| {
             s.run(&format!("INSERT INTO work SELECT 'm' || g FROM generate_series({made} + 1, {made} + 1000) g"));
             made += 1000;
-            buffers_of_a_seal(s)
+            s.buffers(SEAL)
         };
         let remembered = measure(&mut s);
         let from_tiles = measure(&mut database.connect());
         // The other session has sealed since: the first call finds the edge again.
         seal(&mut s);
-        let idle = buffers_of_a_seal(&mut s);
+        let idle = s.buffers(SEAL);
         println!(
             "{size} entries: a seal of 1000 touches {remembered} buffers, {from_tiles} in a new session; nothing new: {idle}"
         );

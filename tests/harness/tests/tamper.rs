@@ -654,7 +654,7 @@ fn a_registry_that_was_emptied_is_found() {
     guards_off(&mut s, "audit.registry", "DELETE FROM audit.registry WHERE relation = 'account'::regclass");
     assert_found(&mut s, &["coverage public.account"]);
     // A write without registration is refused, not lost.
-    assert_eq!(s.refused("UPDATE account SET balance = 1").code().code(), "39P01");
+    assert_eq!(s.sqlstate("UPDATE account SET balance = 1"), "39P01");
 
     let mut s = history().connect();
     guards_off(&mut s, "audit.registry", "DELETE FROM audit.registry");

@@ -139,7 +139,7 @@ fn whoever_may_write_all_data_can_lock_the_log_but_loses_nothing() {
     }
     let mut writer = scene.database.connect_as(APP);
     writer.run("SET lock_timeout = '300ms'");
-    assert_eq!(writer.refused("UPDATE account SET balance = 1 WHERE id = 1").code().code(), "55P03");
+    assert_eq!(writer.sqlstate("UPDATE account SET balance = 1 WHERE id = 1"), "55P03");
     holder.run("ROLLBACK");
     writer.run("UPDATE account SET balance = 2 WHERE id = 1");
     assert_eq!(s.column("SELECT new FROM audit.log WHERE op = 'UPDATE'"), [r#"{"balance":2}"#]);
@@ -173,7 +173,7 @@ fn a_table_locked_by_its_owner_delays_the_verdict_about_it() {
         auditor.run(&format!("SET {timeout} = '300ms'"));
         for call in ["verify", "findings"] {
             auditor.notices();
-            assert_eq!(auditor.refused(&format!("SELECT * FROM audit.{call}()")).code().code(), code);
+            assert_eq!(auditor.sqlstate(&format!("SELECT * FROM audit.{call}()")), code);
             assert_eq!(
                 auditor.notices(),
                 ["verification waits for public.account, which another transaction has locked against readers"]
