@@ -84,8 +84,10 @@ impl Client {
                 noted(format!("INSERT INTO parent VALUES ({id}, '{mark}') ON CONFLICT DO NOTHING"), "INSERT", "parent", &mark),
                 noted(format!("INSERT INTO child SELECT {id} * 10 + n, {id}, '{mark}' FROM generate_series(0, 4) AS n ON CONFLICT DO NOTHING"), "INSERT", "child", &mark)
             ),
+            // Locked first: a prepared transaction may be about to take the same rows away, or to add some, and which of them go with the parent is known when it has ended.
             17 => format!(
-                "INSERT INTO journal (op, tab, id, v) SELECT 'DELETE', 'child', id, '' FROM child WHERE parent = {id}; {}",
+                "SELECT FROM parent WHERE id = {id} FOR UPDATE;
+                 INSERT INTO journal (op, tab, id, v) SELECT 'DELETE', 'child', id, '' FROM child WHERE parent = {id}; {}",
                 noted(format!("DELETE FROM parent WHERE id = {id}"), "DELETE", "parent", "")
             ),
             18 => format!("UPDATE extra SET v = '{mark}' WHERE id = {id}; INSERT INTO extra VALUES ({id}, '{mark}') ON CONFLICT DO NOTHING"),
