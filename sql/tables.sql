@@ -5,6 +5,7 @@ CREATE TABLE audit.log (
   id bigint NOT NULL,
   ledger uuid NOT NULL,
   chain integer NOT NULL,
+  ledger_prefix integer NOT NULL,
   seq bigint NOT NULL,
   at timestamptz NOT NULL,
   xid xid8 NOT NULL,
@@ -25,13 +26,14 @@ CREATE TABLE audit.log (
   context json,
   prev bytea NOT NULL,
   hash bytea NOT NULL,
-  -- A chain that should ever fork is an error. Also serves the look-up of a chain's head. The chain comes first: it is what tells entries apart.
-  CONSTRAINT log_pkey PRIMARY KEY (chain, ledger, seq)
+  -- A chain that should ever fork is an error. Also serves the look-up of a chain's head. The chain comes first: it is what tells entries apart. No more than 16 bytes, see docs/design/0010-key-of-the-log.md.
+  CONSTRAINT log_pkey PRIMARY KEY (chain, ledger_prefix, seq)
 );
 COMMENT ON TABLE audit.log IS 'Entries: one for each recorded change, linked by hash to the one before it in its chain. Append-only.';
 COMMENT ON COLUMN audit.log.id IS 'Place among all entries of the ledger. Grows along a chain and for each row; gaps mean nothing.';
 COMMENT ON COLUMN audit.log.ledger IS 'The ledger: all chains of one database.';
 COMMENT ON COLUMN audit.log.chain IS 'The chain: one for each concurrent writer.';
+COMMENT ON COLUMN audit.log.ledger_prefix IS 'First 32 bits of the ledger, as a signed number: its part of the primary key.';
 COMMENT ON COLUMN audit.log.seq IS 'Place in the chain, from 1 without gaps.';
 COMMENT ON COLUMN audit.log.at IS 'When it was recorded, by the server''s clock at that moment.';
 COMMENT ON COLUMN audit.log.xid IS 'Transaction that made the change.';
@@ -61,7 +63,7 @@ ALTER TABLE audit.log SET (autovacuum_vacuum_insert_scale_factor = 0.02);
 -- ANALYZE reads so many pages, here and there in the whole log, as the largest target of a column says (300 each). At the usual 100 it is felt by all
 -- writers, time and again, for a log that is larger than memory; and there is little to know about columns that are all different.
 ALTER TABLE audit.log
-  ALTER id SET STATISTICS 10, ALTER ledger SET STATISTICS 10, ALTER chain SET STATISTICS 10, ALTER seq SET STATISTICS 10,
+  ALTER id SET STATISTICS 10, ALTER ledger SET STATISTICS 10, ALTER chain SET STATISTICS 10, ALTER ledger_prefix SET STATISTICS 10, ALTER seq SET STATISTICS 10,
   ALTER at SET STATISTICS 10, ALTER xid SET STATISTICS 10, ALTER subxid SET STATISTICS 10, ALTER op SET STATISTICS 10, ALTER table_oid SET STATISTICS 10,
   ALTER table_schema SET STATISTICS 10, ALTER table_name SET STATISTICS 10, ALTER login_name SET STATISTICS 10,
   ALTER session_name SET STATISTICS 10, ALTER user_name SET STATISTICS 10, ALTER application_name SET STATISTICS 10,

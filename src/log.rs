@@ -27,32 +27,34 @@ mod column {
     pub(super) const ID: usize = 0;
     pub(super) const LEDGER: usize = 1;
     pub(super) const CHAIN: usize = 2;
-    pub(super) const SEQ: usize = 3;
-    pub(super) const AT: usize = 4;
-    pub(super) const XID: usize = 5;
-    pub(super) const SUBXID: usize = 6;
-    pub(super) const COMMAND: usize = 7;
-    pub(super) const OP: usize = 8;
-    pub(super) const TABLE_OID: usize = 9;
-    pub(super) const TABLE_SCHEMA: usize = 10;
-    pub(super) const TABLE_NAME: usize = 11;
-    pub(super) const KEY: usize = 12;
-    pub(super) const OLD: usize = 13;
-    pub(super) const NEW: usize = 14;
-    pub(super) const LOGIN_NAME: usize = 15;
-    pub(super) const SESSION_NAME: usize = 16;
-    pub(super) const USER_NAME: usize = 17;
-    pub(super) const APPLICATION_NAME: usize = 18;
-    pub(super) const CLIENT_ADDR: usize = 19;
-    pub(super) const CONTEXT: usize = 20;
-    pub(super) const PREV: usize = 21;
-    pub(super) const HASH: usize = 22;
-    pub(super) const COUNT: usize = 23;
+    pub(super) const LEDGER_PREFIX: usize = 3;
+    pub(super) const SEQ: usize = 4;
+    pub(super) const AT: usize = 5;
+    pub(super) const XID: usize = 6;
+    pub(super) const SUBXID: usize = 7;
+    pub(super) const COMMAND: usize = 8;
+    pub(super) const OP: usize = 9;
+    pub(super) const TABLE_OID: usize = 10;
+    pub(super) const TABLE_SCHEMA: usize = 11;
+    pub(super) const TABLE_NAME: usize = 12;
+    pub(super) const KEY: usize = 13;
+    pub(super) const OLD: usize = 14;
+    pub(super) const NEW: usize = 15;
+    pub(super) const LOGIN_NAME: usize = 16;
+    pub(super) const SESSION_NAME: usize = 17;
+    pub(super) const USER_NAME: usize = 18;
+    pub(super) const APPLICATION_NAME: usize = 19;
+    pub(super) const CLIENT_ADDR: usize = 20;
+    pub(super) const CONTEXT: usize = 21;
+    pub(super) const PREV: usize = 22;
+    pub(super) const HASH: usize = 23;
+    pub(super) const COUNT: usize = 24;
 }
 
 const TYPES: [pg_sys::Oid; column::COUNT] = [
     pg_sys::INT8OID,
     pg_sys::UUIDOID,
+    pg_sys::INT4OID,
     pg_sys::INT4OID,
     pg_sys::INT8OID,
     pg_sys::TIMESTAMPTZOID,
@@ -144,6 +146,7 @@ pub(crate) fn form(
     row[column::ID] = number(entry.id);
     row[column::LEDGER] = Some(datum::from_uuid(&entry.ledger));
     row[column::CHAIN] = (entry.chain as i32).into_datum();
+    row[column::LEDGER_PREFIX] = prefix(&entry.ledger).into_datum();
     row[column::SEQ] = number(entry.seq);
     row[column::AT] = at.into_datum();
     row[column::XID] = number(entry.xid);
@@ -243,13 +246,12 @@ impl Log {
     ///
     /// `known` is the last entry as it was once, or the genesis. Where none came after it, it is given back and no row is read.
     pub(crate) fn head(&self, ledger: &Uuid, chain: u32, known: Head) -> Result<Head, Error> {
-        let index = self.index()?;
-        let conditions = [of_chain(chain as i32), of_ledger(ledger), of_seq(Comparison::AtLeast, known.seq as i64 + 1)];
+        let conditions = [of_chain(chain as i32), of_seq(Comparison::AtLeast, known.seq as i64 + 1)];
         let mut head = Ok(known);
-        by_index(&self.relation, &index, Visible::Now, &conditions, Direction::Backward, |row| {
+        self.by_place(ledger, &conditions, Visible::Now, Direction::Backward, |row| {
             head = read_head(row).map_err(|what| Error::HeadDamaged { chain, what });
             false
-        });
+        })?;
         head
     }
 
@@ -326,7 +328,7 @@ impl Log {
         ledger: &Uuid,
         visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.visit(&[of_ledger(ledger)], visit)
+        self.visit(ledger, &[], visit)
     }
 
     /// Visits the entries of a chain from place `seq` on, in their order.
@@ -337,25 +339,43 @@ impl Log {
         seq: u64,
         visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.visit(&[of_chain(chain), of_ledger(ledger), of_seq(Comparison::AtLeast, seq as i64)], visit)
+        self.visit(ledger, &[of_chain(chain), of_seq(Comparison::AtLeast, seq as i64)], visit)
     }
 
-    /// Visits the entries that meet the conditions, in the order of the index.
+    /// Visits the entries of a ledger that meet the conditions, in the order of the index.
     fn visit(
         &self,
+        ledger: &Uuid,
         conditions: &[Condition],
         mut visit: impl FnMut(&Entries, &Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let index = self.index()?;
         let entries = Entries::new();
         let scratch = Scratch::new();
         let mut result = Ok(());
-        by_index(&self.relation, &index, Visible::Statement, conditions, Direction::Forward, |row| {
+        self.by_place(ledger, conditions, Visible::Statement, Direction::Forward, |row| {
             result = scratch.within(|| visit(&entries, row));
             scratch.reset();
             result.is_ok()
-        });
+        })?;
         result
+    }
+
+    /// Calls `visit` with the entries of a ledger that meet the conditions on chain and seq, in the order of the index, until it gives false.
+    fn by_place(
+        &self,
+        ledger: &Uuid,
+        conditions: &[Condition],
+        visible: Visible,
+        direction: Direction,
+        mut visit: impl FnMut(&Row<'_>) -> bool,
+    ) -> Result<(), Error> {
+        let index = self.index()?;
+        let conditions = [&[of_prefix(ledger)], conditions].concat();
+        by_index(&self.relation, &index, visible, &conditions, direction, |row| {
+            // Two ledgers may share a prefix.
+            row.uuid(column::LEDGER) != Some(*ledger) || visit(row)
+        });
+        Ok(())
     }
 
     /// The entry with this place, if it is there.
@@ -366,15 +386,14 @@ impl Log {
         seq: i64,
         read: impl FnOnce(&Entries, &Row<'_>) -> R,
     ) -> Result<Option<R>, Error> {
-        let index = self.index()?;
         let entries = Entries::new();
-        let conditions = [of_chain(chain), of_ledger(ledger), of_seq(Comparison::Equal, seq)];
+        let conditions = [of_chain(chain), of_seq(Comparison::Equal, seq)];
         let mut read = Some(read);
         let mut found = None;
-        by_index(&self.relation, &index, Visible::Statement, &conditions, Direction::Forward, |row| {
+        self.by_place(ledger, &conditions, Visible::Statement, Direction::Forward, |row| {
             found = read.take().map(|read| read(&entries, row));
             false
-        });
+        })?;
         Ok(found)
     }
 }
@@ -405,22 +424,26 @@ impl Log {
 
     /// Place and time of the last entry of a chain, as the running statement sees it.
     pub(crate) fn last(&self, ledger: &Uuid, chain: i32) -> Result<Option<(u64, i64)>, Error> {
-        self.place_and_time(&[of_chain(chain), of_ledger(ledger)], Direction::Backward)
+        self.place_and_time(ledger, &[of_chain(chain)], Direction::Backward)
     }
 
     /// Place and time of the first entry of a chain from place `seq` on, as the running statement sees it.
     pub(crate) fn first_from(&self, ledger: &Uuid, chain: i32, seq: u64) -> Result<Option<(u64, i64)>, Error> {
-        let conditions = [of_chain(chain), of_ledger(ledger), of_seq(Comparison::AtLeast, seq as i64)];
-        self.place_and_time(&conditions, Direction::Forward)
+        let conditions = [of_chain(chain), of_seq(Comparison::AtLeast, seq as i64)];
+        self.place_and_time(ledger, &conditions, Direction::Forward)
     }
 
-    fn place_and_time(&self, conditions: &[Condition], direction: Direction) -> Result<Option<(u64, i64)>, Error> {
-        let index = self.index()?;
+    fn place_and_time(
+        &self,
+        ledger: &Uuid,
+        conditions: &[Condition],
+        direction: Direction,
+    ) -> Result<Option<(u64, i64)>, Error> {
         let mut found = None;
-        by_index(&self.relation, &index, Visible::Statement, conditions, direction, |row| {
+        self.by_place(ledger, conditions, Visible::Statement, direction, |row| {
             found = row.int8(column::SEQ).and_then(|seq| u64::try_from(seq).ok()).zip(row.int8(column::AT));
             false
-        });
+        })?;
         Ok(found)
     }
 
@@ -433,19 +456,16 @@ impl Log {
         visible: Visible,
         mut visit: impl FnMut(u64, Option<Hash>) -> bool,
     ) -> Result<(), Error> {
-        let index = self.index()?;
         let bound = |place: u64| i64::try_from(place).unwrap_or(i64::MAX);
         let conditions = [
             of_chain(chain as i32),
-            of_ledger(ledger),
             of_seq(Comparison::AtLeast, bound(*places.start())),
             of_seq(Comparison::AtMost, bound(*places.end())),
         ];
-        by_index(&self.relation, &index, visible, &conditions, Direction::Forward, |row| {
+        self.by_place(ledger, &conditions, visible, Direction::Forward, |row| {
             let Some(seq) = row.int8(column::SEQ).and_then(|seq| u64::try_from(seq).ok()) else { return false };
             visit(seq, row.bytes(column::HASH).and_then(|bytes| Hash::try_from(bytes).ok()))
-        });
-        Ok(())
+        })
     }
 }
 
@@ -453,12 +473,18 @@ fn bytes<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a [u8]> {
     text.as_ref().map(|text| text.as_bytes())
 }
 
-fn of_ledger(ledger: &Uuid) -> Condition {
+/// What the primary key has of a ledger, see docs/design/0010-key-of-the-log.md.
+fn prefix(ledger: &Uuid) -> i32 {
+    let [a, b, c, d, ..] = *ledger.as_bytes();
+    i32::from_be_bytes([a, b, c, d])
+}
+
+fn of_prefix(ledger: &Uuid) -> Condition {
     Condition {
-        number: column::LEDGER as i16 + 1,
+        number: column::LEDGER_PREFIX as i16 + 1,
         comparison: Comparison::Equal,
-        function: pg_sys::F_UUID_EQ,
-        value: datum::from_uuid(ledger),
+        function: pg_sys::F_INT4EQ,
+        value: pg_sys::Datum::from(prefix(ledger)),
     }
 }
 
@@ -593,7 +619,7 @@ impl Entries {
             }
         };
         Some(look(&RawEntry {
-            ledger: row.uuid(column::LEDGER)?,
+            ledger: Self::ledger(row).ok()?,
             chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok())?,
             seq: number(column::SEQ)?,
             prev: hash(column::PREV)?,
@@ -636,6 +662,12 @@ impl Entries {
         })
     }
 
+    /// The ledger of a row, where its part of the key fits.
+    fn ledger(row: &Row<'_>) -> Result<Uuid, &'static str> {
+        let ledger = row.uuid(column::LEDGER).ok_or("ledger")?;
+        if row.int4(column::LEDGER_PREFIX) == Some(prefix(&ledger)) { Ok(ledger) } else { Err("ledger_prefix") }
+    }
+
     /// The row as an entry with its stored hash, or which column cannot be one's.
     pub(crate) fn read<'a>(&self, row: &Row<'a>) -> Result<Stored<'a>, &'static str> {
         let hash = row.bytes(column::HASH).and_then(|bytes| Hash::try_from(bytes).ok()).ok_or("hash")?;
@@ -658,7 +690,7 @@ impl Entries {
             _ => None,
         };
         Ok(Entry {
-            ledger: row.uuid(column::LEDGER).ok_or("ledger")?,
+            ledger: Self::ledger(row)?,
             chain: row.int4(column::CHAIN).and_then(|chain| u32::try_from(chain).ok()).ok_or("chain")?,
             seq: number(column::SEQ, "seq")?,
             prev: hash(column::PREV, "prev")?,

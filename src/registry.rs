@@ -55,7 +55,7 @@ impl Objects {
         Ok(Objects {
             schema,
             log,
-            log_pkey: relation::find_key(schema, c"log_pkey", log, &[3, 2, 4]),
+            log_pkey: relation::find_key(schema, c"log_pkey", log, &[3, 4, 5]),
             log_id_seq: relation(c"log_id_seq")?,
             ledger: relation(c"ledger")?,
             incarnation: relation(c"incarnation")?,
@@ -89,7 +89,7 @@ impl Objects {
         const SEAL: &str = "Without it there could be two histories, and nothing can be sealed.";
         let key = |oid, table, name, definition, reason| Key { oid, table, name, definition, reason };
         [
-            key(self.log_pkey, "log", "log_pkey", "PRIMARY KEY (chain, ledger, seq)", FORK),
+            key(self.log_pkey, "log", "log_pkey", "PRIMARY KEY (chain, ledger_prefix, seq)", FORK),
             key(self.seal_pkey, "seal", "seal_pkey", "PRIMARY KEY (ledger, number)", SEAL),
             key(self.seal_range_pkey, "seal_range", "seal_range_pkey", "PRIMARY KEY (ledger, chain, last_seq)", SEAL),
             key(self.seal_range_leaf_key, "seal_range", "seal_range_leaf_key", "UNIQUE (ledger, first_leaf)", SEAL),

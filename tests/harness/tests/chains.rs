@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use audit_tests::{Cluster, Database, Rng, Session, assert_clean, database, wait_until};
+use audit_tests::{Cluster, Database, Rng, Session, assert_clean, database, guards_off, wait_until};
 use postgres::Config;
 
 /// A protected table whose rows say which piece of work wrote them.
@@ -547,6 +547,46 @@ fn a_sequence_of_ids_that_was_set_back_moves_forward_again() {
     assert_eq!(s.column("SELECT new ->> 'v' FROM audit.log WHERE op = 'UPDATE' ORDER BY id"), ["1", "2", "3"]);
     assert_eq!(s.number("SELECT count(*) - count(DISTINCT id) FROM audit.log"), 0);
     assert_clean(&mut s);
+}
+
+/// Each writer appends in the middle of the primary key, behind its own chain. The server fills pages there only where keys are short (docs/design/0010-key-of-the-log.md).
+#[test]
+fn the_key_of_the_log_is_dense_though_each_chain_grows_in_the_middle_of_it() {
+    let database = database();
+    let mut s = database.connect();
+    s.run(WORK);
+    // Chain 1, below the chain of PROTECT, which is one of those that belong to one writer.
+    s.run("SET audit.chains = 1; INSERT INTO work SELECT g FROM generate_series(1, 20000) g");
+    assert_eq!(s.column("SELECT DISTINCT chain > 1000000 FROM audit.log ORDER BY 1"), ["f", "t"]);
+    let bytes = s.number("SELECT pg_relation_size('audit.log_pkey') / count(*) FROM audit.log");
+    assert!(bytes < 36, "{bytes} bytes an entry");
+}
+
+/// The key of the log has 32 bits of the ledger. Entries of another ledger with the same ones, behind those of our own, are in nobody's way; one at the place of another is refused.
+#[test]
+fn ledgers_that_share_a_prefix_are_told_apart() {
+    const OTHER: &str = "overlay(ledger::text PLACING 'ffffffffffff' FROM 25)::uuid";
+    let database = database();
+    let mut s = database.connect();
+    s.run(WORK);
+    s.run("SET audit.chains = 1; INSERT INTO work VALUES ('a'), ('b')");
+    let forged = |seq: &str| {
+        format!(
+            "CREATE TEMP TABLE forged AS SELECT * FROM audit.log WHERE chain = 1; UPDATE forged SET ledger = {OTHER}, seq = {seq};
+             INSERT INTO audit.log SELECT * FROM forged; DROP TABLE forged"
+        )
+    };
+    guards_off(&mut s, "audit.log", &forged("seq + 100"));
+    s.run("INSERT INTO work VALUES ('c')");
+    let own =
+        s.column("SELECT seq FROM audit.log WHERE chain = 1 AND ledger = (SELECT id FROM audit.ledger) ORDER BY seq");
+    assert_eq!(own, ["1", "2", "3"]);
+    assert_eq!(s.number("SELECT count(*) FROM audit.log WHERE chain = 1"), 5);
+    assert!(s.text("SELECT audit.line(1, 3)").contains(r#"{"mark":"c"}"#));
+    assert_eq!(s.value("SELECT audit.line(1, 101)"), None);
+    // Now at places that are taken.
+    s.run("ALTER TABLE audit.log DISABLE TRIGGER ALL");
+    assert_eq!(s.sqlstate(&forged("seq")), "23505");
 }
 
 #[test]

@@ -168,7 +168,7 @@ const CHANGES: &[&str] = &[
     "SET LOCAL session_replication_role = replica; DELETE FROM audit.log",
     "DELETE FROM audit.incarnation",
     "MERGE INTO audit.registry r USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
-    "INSERT INTO audit.log SELECT * FROM audit.log ON CONFLICT (chain, ledger, seq) DO UPDATE SET user_name = 'x'",
+    "INSERT INTO audit.log SELECT * FROM audit.log ON CONFLICT (chain, ledger_prefix, seq) DO UPDATE SET user_name = 'x'",
     // Where definitions are kept
     "UPDATE pg_trigger SET tgenabled = 'D' WHERE tgname = 'audit_row'",
     "UPDATE pg_trigger SET tgfoid = 'nothing'::regproc WHERE tgname = 'audit_guard_row'",

@@ -177,7 +177,7 @@ fn tiles_that_are_not_those_of_the_log_are_found() {
             "audit.log",
             "ALTER TABLE audit.log DROP CONSTRAINT log_pkey;
              UPDATE audit.log SET seq = 601 - seq WHERE seq IN (300, 301) AND op = 'INSERT';
-             ALTER TABLE audit.log ADD CONSTRAINT log_pkey PRIMARY KEY (chain, ledger, seq)",
+             ALTER TABLE audit.log ADD CONSTRAINT log_pkey PRIMARY KEY (chain, ledger_prefix, seq)",
             vec!["content", "link", "order", "tree"],
         ),
         // The newest entries lie in no whole tile.

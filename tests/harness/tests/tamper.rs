@@ -126,7 +126,12 @@ fn damage_is_seen_inside_its_own_transaction() {
 /// Column of audit.log, its forged value in entry 9 (UPDATE of account 1: balance 100.00 to 70.00), and the findings.
 const COLUMNS: &[(&str, &str, &[&str])] = &[
     ("id", "id + 1000", &["content 1:9", "order 1:10"]),
-    ("ledger", "'00112233-4455-6677-8899-aabbccddeeff'", &["content 1:9", "missing 1:1", "missing 1:9"]),
+    (
+        "ledger",
+        "'00112233-4455-6677-8899-aabbccddeeff'",
+        &["content 1:9", "missing 1:1", "missing 1:9", "table public.account"],
+    ),
+    ("ledger_prefix", "ledger_prefix + 1", &["content 1:9", "table public.account"]),
     ("chain", "99", &["content 99:9", "missing 99:1", "missing 1:9"]),
     ("seq", "900", &["content 1:900", "missing 1:9", "missing 1:20", "order 1:900"]),
     ("at", "at + interval '1 microsecond'", &["content 1:9"]),

@@ -358,8 +358,8 @@ fn entries_that_others_are_shown_are_those_that_are_verified() {
         "ALTER INDEX audit.log_pkey RENAME TO kept; CREATE TABLE audit.others (chain text, ledger text, seq text, PRIMARY KEY (seq, chain));
          ALTER INDEX audit.others_pkey RENAME TO log_pkey; INSERT INTO audit.others VALUES ('x', 'y', 'z')",
         "ALTER INDEX audit.log_pkey RENAME TO kept; CREATE UNIQUE INDEX log_pkey ON audit.log (hash)",
-        "ALTER INDEX audit.log_pkey RENAME TO kept; CREATE INDEX log_pkey ON audit.log USING brin (chain, ledger, seq)",
-        "ALTER INDEX audit.log_pkey RENAME TO kept; CREATE UNIQUE INDEX log_pkey ON audit.log (chain, ledger, seq) WHERE false",
+        "ALTER INDEX audit.log_pkey RENAME TO kept; CREATE INDEX log_pkey ON audit.log USING brin (chain, ledger_prefix, seq)",
+        "ALTER INDEX audit.log_pkey RENAME TO kept; CREATE UNIQUE INDEX log_pkey ON audit.log (chain, ledger_prefix, seq) WHERE false",
         "ALTER INDEX audit.tile_pkey RENAME TO kept; CREATE VIEW audit.tile_pkey AS SELECT 1",
         "ALTER INDEX audit.seal_range_leaf_key RENAME TO kept; ALTER INDEX audit.seal_range_pkey RENAME TO seal_range_leaf_key; ALTER INDEX audit.kept RENAME TO seal_range_pkey",
     ] {
