@@ -85,9 +85,9 @@ $$;
 REVOKE ALL ON TABLE audit.log FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.log', '');
 
--- Not owned by the column: nobody needs a right on it, values are taken below SQL.
+-- Not owned by the column: nobody needs a right on it, values are taken below SQL. Each stands for 64 ids, see src/pg/ids.rs.
 CREATE SEQUENCE audit.log_id_seq AS bigint NO CYCLE CACHE 1;
-COMMENT ON SEQUENCE audit.log_id_seq IS 'Ids of entries.';
+COMMENT ON SEQUENCE audit.log_id_seq IS 'Runs of ids of entries: n stands for 64 * n - 63 to 64 * n.';
 REVOKE ALL ON SEQUENCE audit.log_id_seq FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('audit.log_id_seq', '');
 

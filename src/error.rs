@@ -117,6 +117,10 @@ pub(crate) enum Error {
     SpecialIndex {
         relation: String,
     },
+    /// The sequence of ids has a value that no run of ids has.
+    IdsUsedUp {
+        value: i64,
+    },
     /// A row that a restore wants to add but whose hash does not fit.
     RestoredHash {
         chain: i32,
@@ -342,6 +346,14 @@ impl Error {
                 format!("cannot lock table \"{relation}\" in this mode"),
                 some("Everybody who changes a protected table would have to wait, or the log could not be vacuumed."),
                 some("Modes ACCESS SHARE, ROW SHARE and ROW EXCLUSIVE are not refused."),
+            ),
+            IdsUsedUp { value } => (
+                ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED,
+                "there are no more ids for entries".into(),
+                Some(format!("The sequence audit.log_id_seq has come to {value}, which no id of an entry belongs to.")),
+                some(
+                    "If nobody has moved it by mistake, begin a ledger anew; if somebody has, set it back with setval: a chain that has entries moves it on past them.",
+                ),
             ),
             SpecialIndex { relation } => (
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

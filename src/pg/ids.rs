@@ -1,8 +1,9 @@
-//! Ids of entries: the values of their sequence, handed out one by one from shared memory.
+//! Ids of entries: from their sequence, handed out one by one from shared memory.
 //!
-//! `nextval` opens the sequence, locks it and looks for its page, each time anew. So where the library is preloaded, whoever finds the run of ids used up draws the next one from the
-//! sequence, and everybody takes one id at a time from it. They are handed out in the order in which they are asked for, by whomever, exactly as by the sequence itself. What is
-//! left of a run at a restart is never used: gaps mean nothing. A crash cannot bring an id back: the record of the sequence lies before that of any commit that uses it.
+//! `nextval` opens the sequence, locks it and looks for its page, each time anew. So each value of the sequence stands for a run of ids: 1 for 1 to 64, 2 for 65 to 128. Where the library
+//! is preloaded, whoever finds the run used up draws the next one, and everybody takes one id at a time from it: in the order in which they are asked for, by whomever, exactly as from a
+//! sequence. Elsewhere the first id of each run is taken, and no other. What is left of a run at a restart is never used: gaps mean nothing. A crash cannot bring an id back: the record
+//! of the sequence lies before that of any commit that uses it. By how much the sequence advances does not matter: runs of different values have no id in common.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,8 +14,9 @@ use super::process::ProcessLocal;
 use super::server;
 use super::session;
 use super::shared;
+use crate::error::{Error, or_report};
 
-/// Ids drawn at once.
+/// Ids that a value of the sequence stands for.
 const RUN: u64 = 64;
 
 /// Most sequences with a place here; any more are asked directly. A place is never given away, so that whoever found none never meets somebody who has one.
@@ -67,31 +69,50 @@ fn runs() {
     pgrx::pg_shmem_init!(RUNS);
 }
 
-/// The next id of a sequence of the current database; nobody needs a right on it. An error when it is used up.
+/// The next id of a sequence of the current database, from 1 to 2^63 - 1; nobody needs a right on it. An error, 2200H, when it is used up.
 pub(crate) fn next(sequence: pg_sys::Oid) -> i64 {
-    let Some(place) = place(sequence) else { return draw(sequence) };
-    loop {
-        if let Some(id) = place.take() {
-            return id;
-        }
-        place.refill(sequence);
-    }
+    let id = match place(sequence) {
+        None => draw(sequence),
+        Some(place) => loop {
+            if let Some(id) = place.take() {
+                break id;
+            }
+            place.refill(sequence);
+        },
+    };
+    id as i64
 }
 
-/// Moves a sequence past `id`, step by step.
+/// Makes all ids that come higher than `id`, step by step.
 pub(crate) fn skip(sequence: pg_sys::Oid, id: i64) {
-    while draw(sequence) < id {
-        pgrx::check_for_interrupts!();
-    }
-    if let Some(place) = place(sequence) {
-        let _held = RUNS.exclusive();
-        place.end.store(0, Ordering::SeqCst);
+    let id = id as u64;
+    match place(sequence) {
+        None => {
+            while draw(sequence) < id {
+                pgrx::check_for_interrupts!();
+            }
+        }
+        Some(place) => {
+            let _held = RUNS.exclusive();
+            if place.next.load(Ordering::SeqCst) <= id {
+                place.publish(id + 1, 0);
+            }
+        }
     }
 }
 
-fn draw(sequence: pg_sys::Oid) -> i64 {
+/// Draws a run, and returns its first id. An error when the sequence is used up.
+fn draw(sequence: pg_sys::Oid) -> u64 {
     // SAFETY: by value; raises an error when it is not a sequence or is used up.
-    unsafe { server::next_value(sequence) }
+    let value = unsafe { server::next_value(sequence) };
+    or_report(first_of_run(value).ok_or(Error::IdsUsedUp { value }))
+}
+
+/// The first id of the run that a value of the sequence stands for, if the whole run is among the numbers that an id can have.
+fn first_of_run(value: i64) -> Option<u64> {
+    const LAST: u64 = i64::MAX as u64 / RUN;
+    let value = u64::try_from(value).ok().filter(|value| (1..=LAST).contains(value))?;
+    Some((value - 1) * RUN + 1)
 }
 
 /// The place of a sequence, claimed now if it has none; `None` where all are taken, or nothing is shared.
@@ -121,7 +142,7 @@ fn find(database: u32, sequence: u32) -> Option<&'static Place> {
 
 impl Place {
     /// Takes an id, if there is one left. An id that was in the run when `next` was read and still is when it is raised belongs to whoever raised it.
-    fn take(&self) -> Option<i64> {
+    fn take(&self) -> Option<u64> {
         loop {
             let end = self.end.load(Ordering::SeqCst);
             let next = self.next.load(Ordering::SeqCst);
@@ -129,35 +150,35 @@ impl Place {
                 return None;
             }
             if self.next.compare_exchange(next, next + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                return i64::try_from(next).ok();
+                return Some(next);
             }
         }
     }
 
-    /// Draws a run and makes it the one to take from, unless somebody else just did.
+    /// Draws runs until there is one beyond all ids that were taken, and makes it the one to take from, or adds it to the one that somebody else has made so just now.
     fn refill(&self, sequence: pg_sys::Oid) {
-        // The first without the lock: it may have to wait for somebody who holds the sequence. From here on this transaction has the sequence locked, and never waits for it.
-        let early = draw(sequence);
-        let _held = RUNS.exclusive();
-        if self.next.load(Ordering::SeqCst) < self.end.load(Ordering::SeqCst) {
-            return;
-        }
-        let mut first = draw(sequence);
-        let mut last = first;
-        if early.checked_add(1) == Some(first) {
-            // Nobody has drawn one in between.
-            first = early;
-        }
-        while ((last - first + 1) as u64) < RUN {
-            let id = draw(sequence);
-            if last.checked_add(1) != Some(id) {
-                break;
+        loop {
+            // Without the lock: it may have to wait for somebody who holds the sequence.
+            let first = draw(sequence);
+            let held = RUNS.exclusive();
+            let (next, end) = (self.next.load(Ordering::SeqCst), self.end.load(Ordering::SeqCst));
+            if next < end {
+                if first == end {
+                    self.end.store(end + RUN, Ordering::SeqCst);
+                }
+                return;
             }
-            last = id;
+            if first >= next {
+                self.publish(first, first + RUN);
+                return;
+            }
+            // Later runs were used up meanwhile, or somebody has set the sequence back.
+            drop(held);
+            pgrx::check_for_interrupts!();
         }
-        self.publish(first as u64, last as u64 + 1);
     }
 
+    /// Makes another run the one to take from; `first` is never below `next`.
     fn publish(&self, first: u64, end: u64) {
         self.end.store(0, Ordering::SeqCst);
         self.next.store(first, Ordering::SeqCst);

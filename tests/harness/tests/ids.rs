@@ -78,11 +78,76 @@ fn a_sequence_that_was_set_back_is_moved_forward_again() {
     other.run("INSERT INTO work DEFAULT VALUES");
     let highest = s.number("SELECT max(id) FROM audit.log");
     s.run("SELECT setval('audit.log_id_seq', 5)");
-    // The run that was drawn before is used up first, then the low ids come.
+    // All that is used from here on is beyond what was used before, whichever chain it goes to.
     for session in [&mut s, &mut other] {
-        session.run("INSERT INTO work SELECT FROM generate_series(1, 200)");
+        session.run("UPDATE counter SET n = n + 1; INSERT INTO work SELECT FROM generate_series(1, 200); UPDATE counter SET n = n + 1");
     }
-    assert_eq!(s.number(&format!("SELECT count(*) FROM audit.log WHERE id > {highest}")), 400);
+    assert_eq!(s.number(&format!("SELECT count(*) FROM audit.log WHERE id > {highest}")), 404);
+    assert_order(&mut s);
+    assert_clean(&mut s);
+}
+
+/// A value of the sequence stands for 64 ids, whatever comes before and after it.
+#[test]
+fn a_sequence_that_advances_otherwise_keeps_the_order_of_ids() {
+    let cluster = cluster();
+    let database = cluster.database();
+    let mut s = database.connect();
+    s.run(WORK);
+    for option in ["INCREMENT BY 3", "INCREMENT BY 1", "CACHE 10", "INCREMENT BY 1000 CACHE 1"] {
+        std::thread::scope(|scope| {
+            let writers = scope.spawn(|| write(&database, 4, 60));
+            s.run(&format!("ALTER SEQUENCE audit.log_id_seq {option}"));
+            writers.join().unwrap();
+        });
+        assert_order(&mut s);
+        let (highest, drawn) =
+            (s.number("SELECT max(id) FROM audit.log"), s.number("SELECT last_value FROM audit.log_id_seq"));
+        assert!(highest <= 64 * drawn, "{highest} is beyond the run of {drawn}");
+    }
+    assert_eq!(s.number("SELECT n FROM counter"), 960);
+    assert_clean(&mut s);
+}
+
+/// Where there are no more ids nothing can be recorded, and so nothing changed.
+#[test]
+fn a_sequence_without_ids_refuses_changes() {
+    let without = Cluster::builder().durable().start();
+    for cluster in [cluster(), without] {
+        let database = cluster.database();
+        let mut s = database.connect();
+        s.run(WORK);
+        for (value, message) in [
+            (i64::MAX / 64, "there are no more ids for entries"),
+            (i64::MAX, "nextval: reached maximum value of sequence \"log_id_seq\" (9223372036854775807)"),
+        ] {
+            // In a session of its own, so that the last run is used up by it.
+            let mut other = database.connect();
+            other.run("INSERT INTO work SELECT FROM generate_series(1, 100)");
+            other.run(&format!("SELECT setval('audit.log_id_seq', {value})"));
+            let refused = other.refused("INSERT INTO work SELECT FROM generate_series(1, 100)");
+            assert_eq!((refused.code().code(), refused.message()), ("2200H", message));
+            other.run("SELECT setval('audit.log_id_seq', 1)");
+        }
+        assert_eq!(s.number("SELECT count(*) FROM work"), 200);
+        s.run("INSERT INTO work SELECT FROM generate_series(1, 100)");
+        assert_clean(&mut s);
+    }
+}
+
+/// Without shared memory there is nowhere to keep what is left of a run.
+#[test]
+fn without_preloading_each_entry_takes_a_value_of_the_sequence() {
+    let cluster = Cluster::builder().durable().start();
+    let database = cluster.database();
+    let mut s = database.connect();
+    s.run(WORK);
+    write(&database, 4, 30);
+    assert_order(&mut s);
+    assert_eq!(
+        s.number("SELECT max(id) FROM audit.log"),
+        s.number("SELECT 64 * last_value - 63 FROM audit.log_id_seq")
+    );
     assert_clean(&mut s);
 }
 
