@@ -2,6 +2,32 @@
 
 use pgrx::pg_sys;
 
+mod raw {
+    use core::ffi::c_void;
+
+    use pgrx::pg_sys;
+
+    unsafe extern "C-unwind" {
+        pub(super) fn brinRevmapInitialize(
+            index: pg_sys::Relation,
+            pages_per_range: *mut pg_sys::BlockNumber,
+            #[cfg(any(feature = "pg15", feature = "pg16"))] snapshot: pg_sys::Snapshot,
+        ) -> *mut c_void;
+        pub(super) fn brinGetTupleForHeapBlock(
+            map: *mut c_void,
+            page: pg_sys::BlockNumber,
+            buffer: *mut pg_sys::Buffer,
+            offset: *mut pg_sys::OffsetNumber,
+            size: *mut pg_sys::Size,
+            mode: core::ffi::c_int,
+            #[cfg(any(feature = "pg15", feature = "pg16"))] snapshot: pg_sys::Snapshot,
+        ) -> *mut c_void;
+        pub(super) fn brinRevmapTerminate(map: *mut c_void);
+        pub(super) fn ReleaseBuffer(buffer: pg_sys::Buffer);
+        pub(super) fn UnlockReleaseBuffer(buffer: pg_sys::Buffer);
+    }
+}
+
 /// Number of this backend among all that may run at once, from 1.
 ///
 /// PostgreSQL 17 replaced backend ids by the index of the process array (commit 024c5211).
@@ -166,6 +192,39 @@ pub(super) unsafe fn close_index(index: pg_sys::Relation, info: *mut pg_sys::Ind
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         pg_sys::index_insert_cleanup(index, info);
         pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+    }
+}
+
+/// Whether an index of type BRIN has a summary of the range of pages that this page of its table is in (access/brin_revmap.h).
+///
+/// PostgreSQL 17 took the snapshots away from these functions, together with old_snapshot_threshold (commit f691f5b8).
+///
+/// # Safety
+/// The index is open. Called where an error of the server is caught, with nothing on the way that has to be dropped.
+#[expect(ffi_unwind_calls, reason = "the caller catches the server's errors")]
+pub(super) unsafe fn brin_has_summary(index: pg_sys::Relation, page: pg_sys::BlockNumber) -> bool {
+    let (mut pages_per_range, mut offset) = (0, 0);
+    let mut buffer = pg_sys::InvalidBuffer as pg_sys::Buffer;
+    let size = std::ptr::null_mut();
+    let mode = pg_sys::BUFFER_LOCK_SHARE as core::ffi::c_int;
+    // SAFETY: as promised by the caller. Where there is a summary its page is locked and pinned; where there is none a page may be pinned that was looked at on the way (brin.c, brininsert).
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let map = raw::brinRevmapInitialize(index, &mut pages_per_range, std::ptr::null_mut());
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        let map = raw::brinRevmapInitialize(index, &mut pages_per_range);
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let found =
+            raw::brinGetTupleForHeapBlock(map, page, &mut buffer, &mut offset, size, mode, std::ptr::null_mut());
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        let found = raw::brinGetTupleForHeapBlock(map, page, &mut buffer, &mut offset, size, mode);
+        if !found.is_null() {
+            raw::UnlockReleaseBuffer(buffer);
+        } else if buffer != pg_sys::InvalidBuffer as pg_sys::Buffer {
+            raw::ReleaseBuffer(buffer);
+        }
+        raw::brinRevmapTerminate(map);
+        !found.is_null()
     }
 }
 

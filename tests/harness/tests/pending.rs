@@ -318,6 +318,51 @@ fn indexes_of_others_on_the_log_are_kept() {
     assert_clean(&mut s);
 }
 
+/// The index over times is not shown the rows of page ranges that it has no summary of, and all the others: what it finds is what is there, also where rows came into a range after its summary was made.
+#[test]
+fn the_index_over_times_finds_what_was_written_after_its_summaries() {
+    /// Rows that are written at once, by round.
+    const MANY: [i64; 3] = [2, 30, 1500];
+    let database = database();
+    let mut s = database.connect();
+    s.run(WORK);
+    s.run("SET enable_seqscan = off");
+    let (mut times, mut ids) = (vec![s.text("SELECT clock_timestamp()")], Vec::new());
+    let write = |s: &mut Session, from: i64, rows: i64| {
+        s.run(&format!("INSERT INTO work SELECT 'n' || i FROM generate_series({from}, {}) AS i", from + rows - 1));
+    };
+    // One row at a time and many at once, into ranges with a summary and without, across the ends of pages and of ranges.
+    for round in 0..12 {
+        let from = 10_000 * round as i64;
+        write(&mut s, from, 1);
+        write(&mut s, from + 1, MANY[round % 3]);
+        if round % 2 == 1 {
+            s.run("SELECT brin_summarize_new_values('audit.log_at_idx')");
+        }
+        write(&mut s, from + 5000, 3);
+        times.push(s.text("SELECT clock_timestamp()"));
+        ids.push(s.number("SELECT max(id) FROM audit.log"));
+        let plan = s.column(&format!("EXPLAIN SELECT FROM audit.log WHERE id > {}", ids[0])).join(" ");
+        assert!(plan.contains("log_at_idx"), "{plan}");
+        for (place, time) in times.windows(2).enumerate() {
+            let expected = 4 + MANY[place % 3];
+            let in_time = format!(
+                "SELECT count(*) FROM audit.log WHERE op = 'INSERT' AND at >= '{}' AND at < '{}'",
+                time[0], time[1]
+            );
+            assert_eq!(s.number(&in_time), expected, "round {round}, span {place}");
+        }
+        for (place, id) in ids.iter().enumerate() {
+            assert_eq!(
+                s.number(&format!("SELECT count(*) FROM audit.log WHERE id = {id}")),
+                1,
+                "round {round}, id {place}"
+            );
+        }
+    }
+    assert_clean(&mut s);
+}
+
 /// The small tables need no indexes of others: one that cannot be kept is refused by name, and nothing is lost.
 #[test]
 fn special_indexes_on_other_tables_are_refused_when_they_would_have_to_be_kept() {
