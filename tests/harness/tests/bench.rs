@@ -127,6 +127,21 @@ fn every_side_is_measured_and_has_recorded_every_change() {
     }
 }
 
+/// Each side rests while the other works, a second at a time; what the rests hide would show as changes that were made and not recorded, or recorded and not counted.
+#[test]
+fn a_load_in_slices_is_counted_to_the_last_transaction() {
+    if !is_first_major() && !large() {
+        return;
+    }
+    let done = run(bench(&root(), &["--cases", "pair", "--seconds", "3", "--peers", "copy"]));
+    done.succeeded().has("| one UPDATE, one INSERT | 2 |");
+    assert!(done.progress.contains("copy has recorded all of "), "{}", done.progress);
+    // One when the tables were put under protection, one of their rows, and one after each of three slices.
+    let seals =
+        done.tables.split_once(" seals), ").and_then(|(before, _)| before.rsplit('(').next()?.parse::<u32>().ok());
+    assert!(seals.is_some_and(|seals| seals >= 5), "{}", done.tables);
+}
+
 #[test]
 fn a_given_server_is_measured_and_left_as_it_was() {
     let (cluster, _turn) = given();
@@ -141,17 +156,34 @@ fn a_given_server_is_measured_and_left_as_it_was() {
 fn a_given_server_is_left_as_it_was_when_the_run_is_interrupted() {
     let (cluster, _turn) = given();
     let before = outside(cluster);
-    let mut command = bench(&root(), &["--dsn", &dsn(cluster), "--cases", "growth", "--seconds", "600"]);
-    let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bench/run can be started");
-    let mut s = cluster.connect("postgres");
-    wait_until("it is measuring", || {
-        s.holds("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbench' AND datname = 'audit_bench_growth_plain' AND query <> ''")
+    // In "growth" as soon as the first side is there; in "pair" when both are, and one of them rests.
+    for (case, sides) in [("growth", &["growth_plain"][..]), ("pair", &["plain", "audited"])] {
+        let mut command = bench(&root(), &["--dsn", &dsn(cluster), "--cases", case, "--seconds", "600"]);
+        let mut running =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bench/run can be started");
+        let mut s = cluster.connect("postgres");
+        wait_until("it is measuring", || {
+            sides.iter().all(|side| {
+                s.holds(&format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbench' AND datname = 'audit_bench_{side}' AND query <> ''"))
+            })
+        });
+        // Not INT: who runs the tests in the background may have it ignored, and that is inherited.
+        let interrupted = Command::new("kill").args(["-s", "TERM", &running.id().to_string()]).status();
+        assert!(interrupted.expect("kill can be started").success());
+        assert_eq!(running.wait().expect("it ends").code(), Some(128 + 15));
+        assert_eq!(outside(cluster), before);
+        assert_eq!(clients_of(cluster), Vec::<String>::new());
+    }
+}
+
+/// The command lines of pgbench that lead to this server.
+fn clients_of(cluster: &Cluster) -> Vec<String> {
+    let port = format!("port={}", cluster.port());
+    let command_lines = fs::read_dir("/proc").expect("/proc can be read").flatten().filter_map(|process| {
+        let text = fs::read(process.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&text).replace('\0', " "))
     });
-    // Not INT: who runs the tests in the background may have it ignored, and that is inherited.
-    let interrupted = Command::new("kill").args(["-s", "TERM", &running.id().to_string()]).status();
-    assert!(interrupted.expect("kill can be started").success());
-    assert_eq!(running.wait().expect("it ends").code(), Some(128 + 15));
-    assert_eq!(outside(cluster), before);
+    command_lines.filter(|text| text.contains("pgbench ") && text.contains(&port)).collect()
 }
 
 #[test]
