@@ -265,7 +265,7 @@ impl Log {
         highest
     }
 
-    /// Moves the sequence of ids past `id`, step by step: nobody needs a right on it for that.
+    /// Makes all ids that come higher than `id`; nobody needs a right for that.
     pub(crate) fn skip_ids(&self, id: i64) {
         ids::skip(self.sequence, id);
     }

@@ -83,7 +83,7 @@ pub(crate) fn next(sequence: pg_sys::Oid) -> i64 {
     id as i64
 }
 
-/// Makes all ids that come higher than `id`, step by step.
+/// Makes all ids that come higher than `id`. Where they are shared it is noted, and the sequence follows when the next run is drawn; else it is moved there, step by step: nobody needs a right for that.
 pub(crate) fn skip(sequence: pg_sys::Oid, id: i64) {
     let id = id as u64;
     match place(sequence) {
